@@ -1,0 +1,3 @@
+//! The load program.
+
+fn main() {}

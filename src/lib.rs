@@ -1,0 +1,3 @@
+//! Towpath: a relay server for Linux operators.
+
+pub mod reactor;
