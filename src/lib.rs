@@ -1,3 +1,5 @@
 //! Towpath: a relay server for Linux operators.
 
+pub mod buffer;
 pub mod reactor;
+pub mod sys;
