@@ -1,5 +1,6 @@
 //! Towpath: a relay server for Linux operators.
 
 pub mod buffer;
+pub mod net;
 pub mod reactor;
 pub mod sys;
