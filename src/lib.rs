@@ -2,5 +2,9 @@
 
 pub mod buffer;
 pub mod net;
+pub mod protocols;
 pub mod reactor;
 pub mod sys;
+pub mod wire;
+
+pub use protocols::agent::client as agent;

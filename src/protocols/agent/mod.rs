@@ -1,0 +1,4 @@
+//! The agent role: a store of records and a traffic proxy on one port.
+
+pub mod client;
+pub mod wire;
