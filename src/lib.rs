@@ -4,6 +4,7 @@ pub mod buffer;
 pub mod net;
 pub mod protocols;
 pub mod reactor;
+pub mod store;
 pub mod sys;
 pub mod wire;
 
