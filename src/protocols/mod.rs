@@ -1,0 +1,3 @@
+//! The list of the protocols, and nothing else.
+
+pub mod agent;
