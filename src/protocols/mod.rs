@@ -1,3 +1,3 @@
-//! The list of the protocols, and nothing else.
+//! The protocols, one room each.
 
 pub mod agent;

@@ -1,5 +1,7 @@
-//! The agent role: a durable store of values by id and section, and a traffic proxy, on one port.
+//! The agent role: a store of records and a traffic proxy on one port.
 
-mod config;
+pub mod client;
+pub mod config;
+pub mod wire;
 
 pub use config::{Config, KEYS, Route, Target};
