@@ -1,7 +1,6 @@
 //! Towpath: a relay server for Linux operators.
 
 pub mod buffer;
-pub mod cli;
 pub mod config;
 pub mod control;
 pub mod net;
