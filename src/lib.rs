@@ -1,4 +1,5 @@
 //! Towpath: a relay server for Linux operators.
 
+pub mod control;
 pub mod reactor;
 pub mod store;
