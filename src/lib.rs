@@ -1,6 +1,7 @@
 //! Towpath: a relay server for Linux operators.
 
 pub mod buffer;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod net;
