@@ -40,6 +40,7 @@ fn climbing_to_a_higher_floor_shows() {
     breaks(rule, "src/net.rs", "use crate::{wire, relay::Link, sys};");
     breaks(rule, "src/buffer.rs", "use crate::reactor::Key;");
     breaks(rule, "src/worker.rs", "use crate::protocols::agent;");
+    breaks(rule, "src/worker.rs", "use crate::upstream::Targets;");
     passes(rule, "src/worker.rs", "use crate::{session, net};");
     passes(rule, "src/server.rs", "use crate::{worker, protocols};");
 }
