@@ -42,6 +42,7 @@ fn climbing_to_a_higher_floor_shows() {
     breaks(rule, "src/worker.rs", "use crate::protocols::agent;");
     breaks(rule, "src/worker.rs", "use crate::upstream::Targets;");
     passes(rule, "src/worker.rs", "use crate::{session, net};");
+    passes(rule, "src/worker/links.rs", "use super::{Slot, Timer};");
     passes(rule, "src/server.rs", "use crate::{worker, protocols};");
 }
 

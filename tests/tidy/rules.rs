@@ -77,7 +77,7 @@ pub fn keeps_to_its_floor(source: &Source) -> Vec<String> {
             && source.protocol().is_some();
         let climbs = target != room && below >= floor && floor < HOUSE;
         // The engine has never heard of what stands between it and the contract.
-        let strange = room == "worker" && below > CONTRACT;
+        let strange = room == "worker" && target != room && below > CONTRACT;
         if climbs || sibling || strange {
             breaches.push(format!("imports `{}`", path.join("::")));
         }
