@@ -1,5 +1,5 @@
 //! What the server under test has used, read from `/proc`: CPU time and resident memory, summed
-//! over its processes.
+//! over its processes and their descendants.
 
 use std::fs;
 use std::io;
@@ -14,18 +14,51 @@ pub struct Usage {
     pub resident_bytes: u64,
 }
 
-/// Reads the processes once. A process that is gone is an error: its figures would be missing.
+/// Reads the processes once. A named process that is gone is an error: its figures would be
+/// missing. A descendant may come and go.
 pub fn read(pids: &[u32]) -> io::Result<Usage> {
     let mut sum = Usage::default();
-    for pid in pids {
-        let stat = open(*pid, "stat")?;
-        let status = open(*pid, "status")?;
-        let ticks = ticks(&stat).ok_or_else(|| strange(*pid, "stat"))?;
-        let resident = resident_kib(&status).ok_or_else(|| strange(*pid, "status"))?;
-        sum.cpu += Duration::from_millis(ticks * MS_PER_TICK);
-        sum.resident_bytes += resident * 1024;
+    let mut family = pids.to_vec();
+    let mut next = 0;
+    while let Some(pid) = family.get(next).copied() {
+        match add(pid, &mut sum) {
+            Err(error) if next < pids.len() => return Err(error),
+            _ => next += 1,
+        }
+        for child in children(pid) {
+            if family.len() < MOST_PROCESSES && !family.contains(&child) {
+                family.push(child);
+            }
+        }
     }
     Ok(sum)
+}
+
+fn add(pid: u32, sum: &mut Usage) -> io::Result<()> {
+    let stat = open(pid, "stat")?;
+    let status = open(pid, "status")?;
+    let ticks = ticks(&stat).ok_or_else(|| strange(pid, "stat"))?;
+    let resident = resident_kib(&status).ok_or_else(|| strange(pid, "status"))?;
+    sum.cpu += Duration::from_millis(ticks * MS_PER_TICK);
+    sum.resident_bytes += resident * 1024;
+    Ok(())
+}
+
+/// The processes that any thread of this one has started. None where the kernel does not tell.
+fn children(pid: u32) -> Vec<u32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    let lists = threads.filter_map(|thread| {
+        let thread = thread.ok()?.path();
+        fs::read_to_string(thread.join("children")).ok()
+    });
+    lists
+        .flat_map(|list| {
+            let numbers = list.split_ascii_whitespace().map(str::parse);
+            numbers.filter_map(Result::ok).collect::<Vec<u32>>()
+        })
+        .collect()
 }
 
 fn open(pid: u32, file: &str) -> io::Result<String> {
@@ -56,6 +89,8 @@ fn resident_kib(status: &str) -> Option<u64> {
 
 /// `/proc` counts in USER_HZ, which is 100 on every Linux that this can run on.
 const MS_PER_TICK: u64 = 10;
+/// A server with a process for each connection is followed so far.
+const MOST_PROCESSES: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -78,5 +113,17 @@ mod tests {
     fn this_process_can_be_read_and_a_missing_one_cannot() {
         assert!(read(&[std::process::id()]).unwrap().resident_bytes > 0);
         assert!(read(&[u32::MAX]).is_err());
+    }
+
+    #[test]
+    fn a_child_counts_with_its_parent() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let found = children(std::process::id()).contains(&child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found);
     }
 }
