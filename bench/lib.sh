@@ -51,14 +51,19 @@ fail() {
 
 note() { echo "$*" >&2; }
 
-# need COMMAND PACKAGE: installs a Debian package when its command is missing.
-need() {
-    command -v "$1" >/dev/null && return
-    note "installing $2"
+# install_package PACKAGE: from Debian's archive.
+install_package() {
+    note "installing $1"
     local as_root=()
     [ "$(id -u)" = 0 ] || as_root=(sudo)
     "${as_root[@]}" apt-get update -qq >&2
-    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq "$2" >&2
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$1" >&2
+}
+
+# need COMMAND PACKAGE: installs a Debian package when its command is missing.
+need() {
+    command -v "$1" >/dev/null && return
+    install_package "$2"
     command -v "$1" >/dev/null || fail "package $2 has no command $1"
 }
 
@@ -132,14 +137,15 @@ address_in() {
     tr -d ' \n' <"$1" | sed -n "s/.*\"$2\":\[\"\([^\"]*\)\".*/\1/p"
 }
 
-# start_haproxy NAME BACKEND_PORT [GLOBAL_LINES] [LISTEN_LINES]: TCP mode, one thread, no log.
+# start_haproxy NAME BACKEND_PORT [GLOBAL_LINES] [LISTEN_LINES]: TCP mode, one thread, no log. With
+# splicing it wants descriptors for pipes too, so a connection is reckoned as three.
 start_haproxy() {
     local name=$1 port config=$WORK/$1.cfg
     port=$(free_port)
     cat >"$config" <<CONFIG
 global
     nbthread 1
-    maxconn $((($(ulimit -n) - 100) / 2))
+    maxconn $((($(ulimit -n) - 200) / 3))
     ${3:-}
 defaults
     mode tcp
@@ -152,6 +158,44 @@ listen bench
     server backend 127.0.0.1:$2
 CONFIG
     start_process "$WORK/$name.log" haproxy -db -f "$config"
+    PIDS[$name]=$STARTED_PID
+    ADDRESS[$name]=127.0.0.1:$port
+    await_listener "$name" "$port" "$WORK/$name.log"
+}
+
+# start_nginx NAME BACKEND_PORT: the stream module, one worker, no log.
+start_nginx() {
+    local name=$1 port module=/usr/lib/nginx/modules/ngx_stream_module.so config=$WORK/$1.conf
+    port=$(free_port)
+    [ ! -e "$module" ] || echo "load_module $module;" >"$config"
+    cat >>"$config" <<CONFIG
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile $(ulimit -n);
+pid $WORK/$name.pid;
+error_log stderr crit;
+events { worker_connections $(($(ulimit -n) - 100)); }
+stream {
+    server {
+        listen 127.0.0.1:$port backlog=4096;
+        proxy_pass 127.0.0.1:$2;
+        proxy_timeout 600s;
+    }
+}
+CONFIG
+    start_process "$WORK/$name.log" nginx -c "$config" -e stderr
+    PIDS[$name]=$STARTED_PID
+    ADDRESS[$name]=127.0.0.1:$port
+    await_listener "$name" "$port" "$WORK/$name.log"
+}
+
+# start_socat NAME BACKEND_PORT: a process for each connection.
+start_socat() {
+    local name=$1 port
+    port=$(free_port)
+    start_process "$WORK/$name.log" socat -b 65536 \
+        "TCP-LISTEN:$port,bind=127.0.0.1,fork,reuseaddr,backlog=1024,nodelay" \
+        "TCP:127.0.0.1:$2,nodelay"
     PIDS[$name]=$STARTED_PID
     ADDRESS[$name]=127.0.0.1:$port
     await_listener "$name" "$port" "$WORK/$name.log"
