@@ -10,26 +10,27 @@
 //! Everything that can be wrong with the machine is found here, before the first connection.
 
 mod boot;
+mod listeners;
+mod part;
 mod signals;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::Core;
-use crate::protocols::agent;
+use crate::session::{Listen, Role};
 use crate::store::OpenError;
 
 pub use boot::run;
 
 /// What a server is to do.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Plan {
     /// The server's own part.
     pub core: Core,
-    /// The agent role.
-    pub agent: agent::Config,
+    /// Every protocol with its configuration, those that are off among them.
+    pub roles: Vec<Box<dyn Role>>,
     /// Where the bound addresses are written once every listener is bound.
     pub address_file: Option<PathBuf>,
 }
@@ -40,7 +41,7 @@ pub enum StartError {
     /// No role has a listen address.
     NothingToServe,
     /// An address could not be listened on.
-    Listen(&'static str, SocketAddr, io::Error),
+    Listen(Listen, io::Error),
     /// The store could not be opened.
     Store(OpenError),
     /// The address file could not be written.
@@ -57,7 +58,7 @@ impl StartError {
         match self {
             Self::NothingToServe => 78,
             Self::Store(error) => error.exit_code(),
-            Self::Listen(_, _, error) | Self::AddressFile(_, error) | Self::System(_, error) => {
+            Self::Listen(_, error) | Self::AddressFile(_, error) | Self::System(_, error) => {
                 match error.kind() {
                     io::ErrorKind::AddrInUse => 75,
                     io::ErrorKind::PermissionDenied => 77,
@@ -81,15 +82,19 @@ fn is_shortage(error: &io::Error) -> bool {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NothingToServe => f.write_str(
-                "nothing to serve: no role has a listen address; set `listen` in [agent], or --agent ADDR",
-            ),
-            Self::Listen(role, address, error) => {
-                write!(f, "{role} cannot listen on {address}: {error}")
+            Self::NothingToServe => {
+                f.write_str("nothing to serve: no role has an address to listen on")
+            }
+            Self::Listen(at, error) => {
+                write!(f, "{} cannot listen on {}: {error}", at.role, at.address)
             }
             Self::Store(error) => error.fmt(f),
             Self::AddressFile(path, error) => {
-                write!(f, "cannot write the address file {}: {error}", path.display())
+                write!(
+                    f,
+                    "cannot write the address file {}: {error}",
+                    path.display()
+                )
             }
             Self::System(what, error) => write!(f, "cannot {what}: {error}"),
             Self::Thread(name) => write!(f, "the {name} thread panicked"),

@@ -10,21 +10,27 @@
 //!                           └── relay(a, b) ──> Relayed ──> Err(Close)
 //! ```
 //!
-//! A [`Service`] is a configured protocol; each core has a [`Seat`] of it, which makes the
-//! sessions of that core and may hold what they share.
+//! A [`Protocol`] reads its configuration into a [`Role`], which becomes a [`Service`] when the
+//! server starts; each core has a [`Seat`] of it, which makes the sessions of that core and may
+//! hold what they share.
 
 mod close;
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use close::{Cause, Close, Side};
 
 use crate::buffer::Ring;
+use crate::config::{Key, Limits, Settings};
+use crate::control::resolver::Names;
 use crate::control::{Command, Reply};
 use crate::net::ConnKey;
 use crate::reactor::Handle;
+use crate::store::{self, Memory};
 
 /// One conversation.
 pub trait Session {
@@ -259,20 +265,78 @@ impl<'a> Cx<'a> {
 /// How many timers a session has.
 pub const TIMERS: usize = 2;
 
-/// A configured protocol.
+/// A protocol that the server can speak: one entry of the list in `protocols`.
+pub trait Protocol: Sync {
+    /// Its table in the configuration.
+    fn name(&self) -> &'static str;
+
+    /// The heading of its flags in the help text.
+    fn title(&self) -> &'static str;
+
+    /// The keys of its table.
+    fn keys(&self) -> &'static [Key];
+
+    /// Reads its part of the configuration; mistakes are left in `settings`.
+    fn read(&self, settings: &mut Settings) -> Box<dyn Role>;
+}
+
+/// A protocol with its configuration, before anything is opened.
+pub trait Role: Send + Sync + fmt::Debug {
+    /// Where it listens; nowhere when it is off.
+    fn listen(&self) -> Vec<Listen>;
+
+    /// What it would do, in lines for an operator.
+    fn show(&self, out: &mut String);
+
+    /// What it asks of the agent store, if it has a use for it.
+    fn store(&self) -> Option<store::Limits> {
+        None
+    }
+
+    /// The role at work, on what the server has opened for all of them.
+    fn service(&self, ground: &Ground) -> Arc<dyn Service>;
+}
+
+/// What all roles stand on.
+pub struct Ground {
+    /// The agent store's records.
+    pub memory: Memory,
+    /// The resolver's answers.
+    pub names: Names,
+    /// The server's limits.
+    pub limits: Limits,
+}
+
+/// One address that a role listens on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// What the address file and the log call it.
+    pub role: &'static str,
+    /// Its own name, where a role has listeners by name.
+    pub name: Option<Box<str>>,
+    /// Where; port 0 is any free one.
+    pub address: SocketAddr,
+}
+
+/// `agent`, or `access db` where listeners have names.
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.role)?;
+        match &self.name {
+            Some(name) => write!(f, " {name}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A role at work: made once, with a seat on each core.
 pub trait Service: Send + Sync {
-    /// Its name in the configuration, in log lines and in the address file.
-    fn role(&self) -> &'static str;
-
-    /// Where it listens.
-    fn listen(&self) -> &[SocketAddr];
-
     /// Its part on one core.
     fn seat(&self, core: u8) -> Box<dyn Seat>;
 }
 
 /// One core's part of a service.
 pub trait Seat {
-    /// A session for a connection that was just accepted.
-    fn accept(&mut self) -> Box<dyn Session>;
+    /// A session for a connection that the listener of that number in [`Role::listen`] accepted.
+    fn accept(&mut self, listener: usize) -> Box<dyn Session>;
 }

@@ -70,10 +70,15 @@ impl Targets {
     fn order(&self, now: Instant) -> Vec<usize> {
         let count = self.list.len();
         let first = self.next.get();
-        self.next.set(if count == 0 { 0 } else { (first + 1) % count });
+        self.next
+            .set(if count == 0 { 0 } else { (first + 1) % count });
         let turn = (0..count).map(|step| (first + step) % count);
-        let (rested, failed): (Vec<_>, Vec<_>) =
-            turn.partition(|&at| self.list[at].failed_until.get().is_none_or(|until| until <= now));
+        let (rested, failed): (Vec<_>, Vec<_>) = turn.partition(|&at| {
+            self.list[at]
+                .failed_until
+                .get()
+                .is_none_or(|until| until <= now)
+        });
         rested.into_iter().chain(failed).collect()
     }
 }

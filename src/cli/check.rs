@@ -7,8 +7,7 @@ use std::time::Duration;
 use super::exit::Failure;
 use super::flags::{Command, Environment};
 use super::{output, plan};
-use crate::config::{Limits, plain, show_duration, show_size};
-use crate::protocols::agent;
+use crate::config::{Limits, show_duration, show_size};
 
 /// The command's face.
 pub(super) fn command() -> Command {
@@ -52,7 +51,9 @@ fn show(out: &mut String, reading: &plan::Reading) -> fmt::Result {
     writeln!(out, "{}", if core.pin { ", pinned" } else { "" })?;
     writeln!(out, "store: embedded, in {}", core.data_dir.display())?;
     limits(out, &core.limits)?;
-    agent(out, &reading.plan.agent)?;
+    for role in &reading.plan.roles {
+        role.show(out);
+    }
     if let Some(path) = &reading.plan.address_file {
         writeln!(out, "address file: {}", path.display())?;
     }
@@ -83,38 +84,6 @@ fn limits(out: &mut String, limits: &Limits) -> fmt::Result {
     ];
     for (name, time) in times {
         row(name, show_duration(time))?;
-    }
-    Ok(())
-}
-
-fn agent(out: &mut String, agent: &agent::Config) -> fmt::Result {
-    if agent.listen.is_empty() {
-        return writeln!(out, "agent: off");
-    }
-    let addresses: Vec<String> = agent.listen.iter().map(ToString::to_string).collect();
-    let token = match agent.token {
-        Some(_) => "updates need the token",
-        None => "updates need no token",
-    };
-    writeln!(out, "agent: listens on {}; {token}", addresses.join(", "))?;
-    let size = |bytes: usize| show_size(u64::try_from(bytes).unwrap_or(u64::MAX));
-    let mut row = |name: &str, value: String| writeln!(out, "  {name:<24}{value}");
-    row("max_payload", size(agent.max_payload))?;
-    row("max_wait", show_duration(agent.max_wait))?;
-    row("max_value", size(agent.store.max_value))?;
-    row("max_records", agent.store.max_records.to_string())?;
-    row("max_bytes", size(agent.store.max_bytes))?;
-    for route in &agent.routes {
-        let token = match route.token {
-            Some(_) => "token checked",
-            None => "no token",
-        };
-        writeln!(out, "route {}: {token}", plain(&route.name))?;
-        for (field, targets) in &route.fields {
-            let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
-            let field = plain(field);
-            writeln!(out, "  {field} -> {}", targets.join(", "))?;
-        }
     }
     Ok(())
 }

@@ -51,7 +51,7 @@ fn the_help_of_serve_names_every_flag_with_its_default() {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     for key in crate::config::KEYS
         .iter()
-        .chain(crate::protocols::agent::KEYS)
+        .chain(crate::protocols::agent::config::KEYS)
     {
         let Some(flag) = key.flag else {
             continue;
@@ -193,13 +193,15 @@ fn the_flags_of_serve_reach_the_plan() {
         (reading.plan.core.workers, reading.plan.core.pin),
         (3, true)
     );
-    assert_eq!(reading.plan.agent.listen.len(), 2);
+    assert_eq!(reading.plan.roles[0].listen().len(), 2);
     assert_eq!(reading.plan.core.limits.idle_timeout.as_secs(), 3600);
     assert_eq!(
         reading.plan.address_file.as_deref(),
         Some("a.json".as_ref())
     );
-    assert_eq!(reading.plan.agent.routes[0].name, "demo");
+    let mut shown = String::new();
+    reading.plan.roles[0].show(&mut shown);
+    assert!(shown.contains("route demo:"), "{shown}");
 }
 
 #[test]

@@ -254,7 +254,9 @@ mod tests {
     #[test]
     fn the_bell_ends_a_sleep() {
         let (mut poller, _kernel, bell) = open(OPTIONS).unwrap();
-        let ringer = std::thread::spawn(move || bell.ring());
+        // A bell that is dropped is silent, so this thread keeps it, as a mailbox does.
+        let rung = Arc::clone(&bell);
+        let ringer = std::thread::spawn(move || rung.ring());
         let got: Vec<_> = poller.wait(None).unwrap().collect();
         ringer.join().unwrap();
         assert_eq!(got.len(), 1);

@@ -1,6 +1,6 @@
 //! A listening socket and its protection against running out of descriptors.
 
-use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::reactor::{Key, TimerKey};
@@ -15,10 +15,12 @@ pub type ListenerKey = Key<ListenerMark>;
 pub struct Listener<L> {
     /// The socket.
     pub socket: L,
-    /// Where it listens.
-    pub address: SocketAddr,
+    /// What the log calls it.
+    pub name: Rc<str>,
     /// Which of the server's services its connections belong to.
     pub service: usize,
+    /// Which of that service's listeners it is.
+    pub number: usize,
     /// Connections may be waiting; cleared when an accept finds none.
     pub can_accept: bool,
     /// It is on the worker's list of listeners to accept from again.
@@ -30,11 +32,12 @@ pub struct Listener<L> {
 
 impl<L> Listener<L> {
     /// A listener that may have connections waiting already.
-    pub fn new(socket: L, address: SocketAddr, service: usize) -> Self {
+    pub fn new(socket: L, name: Rc<str>, service: usize, number: usize) -> Self {
         Self {
             socket,
-            address,
+            name,
             service,
+            number,
             can_accept: false,
             queued: false,
             rest: None,
@@ -68,7 +71,7 @@ mod tests {
 
     #[test]
     fn rests_double_up_to_half_a_second_and_start_over() {
-        let mut listener = Listener::new((), "127.0.0.1:1".parse().unwrap(), 0);
+        let mut listener = Listener::new((), "test".into(), 0, 0);
         let rests: Vec<_> = (0..8).map(|_| listener.next_rest().as_millis()).collect();
         assert_eq!(rests, [10, 20, 40, 80, 160, 320, 500, 500]);
         listener.accepted();

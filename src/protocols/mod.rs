@@ -1,3 +1,8 @@
-//! The protocols, one room each.
+//! The list of protocols, nothing else: one room and one entry each.
 
 pub mod agent;
+
+use crate::session::Protocol;
+
+/// Every protocol that the server can speak, in the order of the help text.
+pub const PROTOCOLS: &[&dyn Protocol] = &[&agent::Agent];

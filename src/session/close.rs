@@ -79,9 +79,13 @@ impl Close {
         matches!(self.cause, Cause::Finished | Cause::Stopping)
     }
 
-    /// True when somebody did wrong or something failed, so that an operator may want to know.
+    /// True when a peer broke a rule, a cap was hit or a backend failed: an operator may want to
+    /// know. A peer that vanishes, or a pair that fell silent, is everyday.
     pub fn is_fault(&self) -> bool {
-        !self.is_graceful()
+        !matches!(
+            self.cause,
+            Cause::Finished | Cause::Stopping | Cause::Io(..) | Cause::Deadline("idle")
+        )
     }
 }
 
@@ -114,7 +118,7 @@ impl From<WireError> for Close {
 impl fmt::Display for Close {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = match self.side {
-            _ if !self.is_fault() => return write!(f, "{}", self.cause),
+            _ if self.is_graceful() => return write!(f, "{}", self.cause),
             Side::Downstream => "downstream",
             Side::Upstream => "upstream",
             Side::Own => "towpath",

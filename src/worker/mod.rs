@@ -23,6 +23,7 @@ mod sockets;
 
 use std::collections::VecDeque;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -63,8 +64,8 @@ pub struct Setup {
     pub quota: Arc<Quota>,
     /// This core's counters.
     pub counters: Arc<Counters>,
-    /// This core's seat of each service, with the service's name for log lines.
-    pub seats: Vec<(&'static str, Box<dyn Seat>)>,
+    /// This core's seat of each service.
+    pub seats: Vec<Box<dyn Seat>>,
 }
 
 /// What the server is doing, told to the workers by a flag and their bells.
@@ -138,7 +139,8 @@ pub struct Holdings {
 struct Slot {
     /// Taken out while it is being called.
     session: Option<Box<dyn Session>>,
-    service: usize,
+    /// The name of the listener that it came in by.
+    listener: Rc<str>,
     conns: Vec<ConnKey>,
     timers: [Option<TimerKey>; TIMERS],
     peer: std::net::SocketAddr,
@@ -260,7 +262,10 @@ impl<N: Network> Worker<N> {
                 assert_eq!(linked, Some(key), "a pair and its connection disagree");
             }
             if let Some(slot) = conn.owner.and_then(|owner| self.sessions.get(owner)) {
-                assert!(slot.conns.contains(&key), "a session has lost its connection");
+                assert!(
+                    slot.conns.contains(&key),
+                    "a session has lost its connection"
+                );
             }
         }
         for (key, slot) in self.sessions.iter() {

@@ -94,7 +94,9 @@ impl<N: Network> Worker<N> {
                 self.offer_later(conn);
             }
             Action::Arm(tag, after) => {
-                let timer = self.wheel.arm(self.now, after, Timer::Session(session, tag));
+                let timer = self
+                    .wheel
+                    .arm(self.now, after, Timer::Session(session, tag));
                 self.replace_timer(session, tag, timer);
             }
             Action::Disarm(tag) => self.replace_timer(session, tag, None),
@@ -196,9 +198,8 @@ impl<N: Network> Worker<N> {
         if close.is_fault() {
             self.setup.counters.add(Metric::Faulted, 1);
         }
-        let role = self.setup.seats.get(slot.service).map_or("", |seat| seat.0);
         let handle = self.handle(key);
-        self.journal.ended(self.now, role, handle, &slot, &close);
+        self.journal.ended(self.now, handle, &slot, &close);
         drop(slot);
         self.wake_listeners();
     }

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use super::{Pending, Slot, Timer, Worker};
 use crate::net::{Conn, ConnKey, Listener, ListenerKey, Network, Ready, Shed, Stream};
 use crate::reactor::SessionKey;
-use crate::session::{Cause, Close, Event, TIMERS};
+use crate::session::{Cause, Close, Event, Listen, TIMERS};
 use crate::stats::Metric;
 
 use super::{TURN_ACCEPTS, TURN_BYTES};
@@ -16,10 +17,11 @@ impl<N: Network> Worker<N> {
     pub fn listen(
         &mut self,
         socket: N::Listener,
-        address: SocketAddr,
+        listen: Listen,
         service: usize,
+        number: usize,
     ) -> io::Result<()> {
-        let listener = Listener::new(socket, address, service);
+        let listener = Listener::new(socket, listen.to_string().into(), service, number);
         let Ok(key) = self.listeners.insert(listener) else {
             return Err(io::Error::other("too many listeners"));
         };
@@ -46,8 +48,12 @@ impl<N: Network> Worker<N> {
             match self.network.accept(&mut listener.socket) {
                 Ok((stream, peer)) => {
                     listener.accepted();
-                    let service = listener.service;
-                    self.welcome(stream, peer, service);
+                    let from = From {
+                        service: listener.service,
+                        number: listener.number,
+                        name: Rc::clone(&listener.name),
+                    };
+                    self.welcome(stream, peer, from);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     listener.can_accept = false;
@@ -69,7 +75,7 @@ impl<N: Network> Worker<N> {
     }
 
     /// Makes a session for an accepted connection.
-    fn welcome(&mut self, stream: N::Stream, peer: SocketAddr, service: usize) {
+    fn welcome(&mut self, stream: N::Stream, peer: SocketAddr, from: From) {
         self.setup.counters.add(Metric::Accepted, 1);
         let place = match self.setup.quota.enter(peer.ip()) {
             Ok(place) => place,
@@ -80,12 +86,12 @@ impl<N: Network> Worker<N> {
                 return;
             }
         };
-        let Some((_, seat)) = self.setup.seats.get_mut(service) else {
+        let Some(seat) = self.setup.seats.get_mut(from.service) else {
             return;
         };
         let slot = Slot {
-            session: Some(seat.accept()),
-            service,
+            session: Some(seat.accept(from.number)),
+            listener: from.name,
             conns: Vec::new(),
             timers: [None; TIMERS],
             peer,
@@ -134,9 +140,9 @@ impl<N: Network> Worker<N> {
         listener.rest = self.wheel.arm(self.now, pause, Timer::Rest(key));
         self.resting += 1;
         self.setup.counters.add(Metric::Rested, 1);
-        let address = listener.address;
+        let name = Rc::clone(&listener.name);
         self.journal.warn(self.now, "accept", || {
-            format!("listener={address} accepting again in {pause:?}: {why}")
+            format!("{name} accepting again in {pause:?}: {why}")
         });
     }
 
@@ -404,13 +410,30 @@ impl<N: Network> Worker<N> {
     }
 }
 
+/// Where an accepted connection came in.
+struct From {
+    service: usize,
+    number: usize,
+    name: Rc<str>,
+}
+
 /// An accept that failed for the sake of the connection that was to be taken; the next may do.
 fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::ECONNABORTED | libc::EPROTO | libc::EINTR | libc::EPERM | libc::ENETDOWN
-            | libc::ENOPROTOOPT | libc::EHOSTDOWN | libc::ENONET | libc::EHOSTUNREACH
-            | libc::EOPNOTSUPP | libc::ENETUNREACH)
+        Some(
+            libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::EINTR
+                | libc::EPERM
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH
+        )
     )
 }
 

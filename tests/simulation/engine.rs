@@ -43,7 +43,7 @@ impl Session for Plain {
 struct PlainSeat;
 
 impl Seat for PlainSeat {
-    fn accept(&mut self) -> Box<dyn Session> {
+    fn accept(&mut self, _: usize) -> Box<dyn Session> {
         Box::<Plain>::default()
     }
 }
@@ -121,7 +121,10 @@ fn the_end_of_one_direction_leaves_the_other_open() {
         let (client, backend) = pair(&mut house, b"question");
         house.world.borrow_mut().end(client);
         house.settle();
-        assert!(house.world.borrow().sockets[backend].shut, "the end was passed on");
+        assert!(
+            house.world.borrow().sockets[backend].shut,
+            "the end was passed on"
+        );
         assert!(!house.world.borrow().sockets[client].shut);
         let answer = vec![7; 100_000];
         house.world.borrow_mut().send(backend, &answer);
@@ -167,7 +170,10 @@ fn an_idle_pair_ends_after_the_idle_timeout_and_an_active_one_does_not() {
     while house.now < until {
         house.pass(until - house.now);
     }
-    assert_eq!(house.world.borrow().sockets[client].received, b"alivealivealivealivealive");
+    assert_eq!(
+        house.world.borrow().sockets[client].received,
+        b"alivealivealivealivealive"
+    );
     house.assert_empty();
 }
 
@@ -182,12 +188,20 @@ fn a_panic_ends_its_own_session_alone() {
     assert_eq!(house.counters.get(Metric::Panicked), 1);
     house.world.borrow_mut().send(client, b"still here");
     house.settle();
-    assert_eq!(house.world.borrow().sockets[backend].received, b"-still here");
+    assert_eq!(
+        house.world.borrow().sockets[backend].received,
+        b"-still here"
+    );
 }
 
 #[test]
 fn accept_errors_make_the_listener_rest_and_never_spin() {
-    for code in [libc_code::EMFILE, libc_code::ENFILE, libc_code::ENOBUFS, libc_code::ENOMEM] {
+    for code in [
+        libc_code::EMFILE,
+        libc_code::ENFILE,
+        libc_code::ENOBUFS,
+        libc_code::ENOMEM,
+    ] {
         let mut house = house(1, Shape::default());
         house.world.borrow_mut().accept_errors = vec![code; 1000].into();
         let client = house.world.borrow_mut().connect();
@@ -205,14 +219,18 @@ fn accept_errors_make_the_listener_rest_and_never_spin() {
         }
         house.world.borrow_mut().send(client, b"P");
         house.settle();
-        assert!(house.world.borrow().sockets[client].closed, "served after all");
+        assert!(
+            house.world.borrow().sockets[client].closed,
+            "served after all"
+        );
     }
 }
 
 #[test]
 fn errors_of_one_connection_do_not_stop_the_next_ones() {
     let mut house = house(1, Shape::default());
-    house.world.borrow_mut().accept_errors = vec![libc_code::ECONNABORTED, libc_code::EPROTO].into();
+    house.world.borrow_mut().accept_errors =
+        vec![libc_code::ECONNABORTED, libc_code::EPROTO].into();
     let (_, _) = pair(&mut house, b"-");
     assert_eq!(house.worker.sessions(), 1);
     assert_eq!(house.counters.get(Metric::Rested), 0);
@@ -233,7 +251,10 @@ fn at_the_cap_clients_wait_and_are_served_when_a_place_is_free() {
     house.world.borrow_mut().end(first);
     house.world.borrow_mut().end(backend);
     house.settle();
-    assert!(house.world.borrow().sockets[second].closed, "served without a timer");
+    assert!(
+        house.world.borrow().sockets[second].closed,
+        "served without a timer"
+    );
     house.assert_empty();
 }
 
@@ -268,7 +289,10 @@ fn a_used_up_budget_pauses_reading_and_loses_nothing() {
         house.settle();
         for &(client, backend) in &pairs {
             let mut world = house.world.borrow_mut();
-            assert!(world.sockets[backend].received[1..] == payload, "pair of {client}");
+            assert!(
+                world.sockets[backend].received[1..] == payload,
+                "pair of {client}"
+            );
             world.end(backend);
         }
         house.settle();

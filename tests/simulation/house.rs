@@ -8,7 +8,7 @@ use towpath::control::resolver::{Lookup, Names, Resolver};
 use towpath::control::{Control, Request};
 use towpath::net::Quota;
 use towpath::reactor::{Bell, mailbox};
-use towpath::session::Seat;
+use towpath::session::{Listen, Seat};
 use towpath::stats::Counters;
 use towpath::store::{Limits, Memory, Store};
 use towpath::worker::{Phase, Setup, Worker};
@@ -57,11 +57,7 @@ impl Default for Shape {
 
 impl House {
     /// A house whose one service has the seat that `seat` makes. The listener is open.
-    pub fn new(
-        seed: u64,
-        shape: Shape,
-        seat: impl FnOnce(Memory, Names) -> Box<dyn Seat>,
-    ) -> Self {
+    pub fn new(seed: u64, shape: Shape, seat: impl FnOnce(Memory, Names) -> Box<dyn Seat>) -> Self {
         let limits = Limits {
             max_value: 1 << 20,
             max_records: 1_000_000,
@@ -88,13 +84,16 @@ impl House {
             phase: Arc::clone(&phase),
             quota: Arc::new(Quota::new(shape.most, 0)),
             counters: Arc::clone(&counters),
-            seats: vec![("agent", seat(memory, names))],
+            seats: vec![seat(memory, names)],
         };
         let now = Instant::now();
         let mut worker = Worker::new(SimNetwork(world.clone()), setup, now);
-        worker
-            .listen((), "10.0.0.1:7100".parse().unwrap(), 0)
-            .unwrap();
+        let listen = Listen {
+            role: "agent",
+            name: None,
+            address: "10.0.0.1:7100".parse().unwrap(),
+        };
+        worker.listen((), listen, 0, 0).unwrap();
         Self {
             world,
             worker,
@@ -136,14 +135,26 @@ impl House {
             self.world.borrow_mut().rush();
             self.turn();
             self.serve_questions(usize::MAX);
-            quiet = if self.progress() == before { quiet + 1 } else { 0 };
+            quiet = if self.progress() == before {
+                quiet + 1
+            } else {
+                0
+            };
         }
     }
 
     fn progress(&self) -> (usize, usize, usize) {
         let world = self.world.borrow();
-        let received = world.sockets.iter().map(|socket| socket.received.len()).sum();
-        let over = world.sockets.iter().filter(|socket| socket.is_over()).count();
+        let received = world
+            .sockets
+            .iter()
+            .map(|socket| socket.received.len())
+            .sum();
+        let over = world
+            .sockets
+            .iter()
+            .filter(|socket| socket.is_over())
+            .count();
         (received, over, self.worker.sessions())
     }
 
@@ -151,7 +162,11 @@ impl House {
     pub fn assert_empty(&self) {
         assert_eq!(self.worker.sessions(), 0, "sessions left");
         let left = self.worker.holdings();
-        assert_eq!(left, towpath::worker::Holdings::default(), "something leaked");
+        assert_eq!(
+            left,
+            towpath::worker::Holdings::default(),
+            "something leaked"
+        );
         let world = self.world.borrow();
         for (id, socket) in world.sockets.iter().enumerate() {
             assert!(socket.closed, "socket {id} was never closed");

@@ -4,7 +4,12 @@
 //! A failing run names its seed; `TOWPATH_SEED=N cargo test --test simulation` replays it alone,
 //! and `TOWPATH_SEEDS=N` runs that many.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr
+)]
 
 mod agent;
 mod engine;

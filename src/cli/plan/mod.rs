@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::flags::{Command, Environment, Flag, Group, HELP, LOG, Line, Usage, Values};
 use super::logging;
 use crate::config::{Core, KEYS, Key, Kind, Mistake, Settings, plain};
-use crate::protocols::agent;
+use crate::protocols::PROTOCOLS;
 use crate::server::Plan;
 
 /// What the command line says about a server.
@@ -46,7 +46,7 @@ pub(super) fn read(
     request: &Request,
     environment: Environment<'_>,
 ) -> Result<Reading, Vec<Mistake>> {
-    let mut settings = Settings::new(TABLES);
+    let mut settings = Settings::new(&tables());
     let file = match &request.config {
         Some(path) => Some(path.clone()),
         // A default file that cannot even be asked for is read, so that the mistake is told.
@@ -60,8 +60,11 @@ pub(super) fn read(
         settings.set_flag(path, words.clone());
     }
     let core = Core::read(&mut settings);
-    let agent = agent::Config::read(&mut settings);
-    if agent.listen.is_empty() && settings.is_clean() {
+    let roles: Vec<_> = PROTOCOLS
+        .iter()
+        .map(|protocol| protocol.read(&mut settings))
+        .collect();
+    if roles.iter().all(|role| role.listen().is_empty()) && settings.is_clean() {
         settings.mistake_in_whole(NOTHING_ON.to_owned());
     }
     let warnings = settings.finish()?;
@@ -69,7 +72,7 @@ pub(super) fn read(
     Ok(Reading {
         plan: Plan {
             core,
-            agent,
+            roles,
             address_file,
         },
         warnings,
@@ -129,7 +132,8 @@ pub(super) fn groups() -> Vec<Group> {
         title: "Server",
         flags: general,
     }];
-    for (table, title) in [("limits", "Limits"), ("agent", "Agent role")] {
+    let roles = PROTOCOLS.iter().map(|role| (role.name(), role.title()));
+    for (table, title) in std::iter::once(("limits", "Limits")).chain(roles) {
         groups.push(Group {
             title,
             flags: flags(table),
@@ -159,16 +163,19 @@ fn flags(table: &str) -> Vec<Flag> {
 }
 
 fn all_keys() -> impl Iterator<Item = &'static Key> {
-    TABLES.iter().copied().flatten()
+    tables().into_iter().flatten()
+}
+
+/// The keys of the core and of every role.
+fn tables() -> Vec<&'static [Key]> {
+    let roles = PROTOCOLS.iter().map(|protocol| protocol.keys());
+    std::iter::once(KEYS).chain(roles).collect()
 }
 
 /// True where a default configuration would be read.
 pub(super) fn default_file() -> &'static Path {
     Path::new(DEFAULT_FILE)
 }
-
-/// The tables of the core and of every role.
-const TABLES: &[&[Key]] = &[KEYS, agent::KEYS];
 
 const DEFAULT_FILE: &str = "conf/towpath.toml";
 

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::protocols::agent;
 
 /// What a reading gave: the values, and the warnings or mistakes as text.
 struct Read {
@@ -22,7 +23,7 @@ fn finish(mut settings: Settings) -> Read {
 }
 
 fn read(text: &str) -> Read {
-    let mut settings = Settings::new(TABLES);
+    let mut settings = Settings::new(&tables());
     settings.read_text(Path::new("t.toml"), text);
     finish(settings)
 }
@@ -43,7 +44,7 @@ fn environment(pairs: &'static [(&str, &str)]) -> impl Fn(&str) -> Option<OsStri
 
 #[test]
 fn without_any_layer_the_agent_serves_on_loopback() {
-    let reading = finish(Settings::new(TABLES));
+    let reading = finish(Settings::new(&tables()));
     assert_eq!(reading.told, Ok(vec![]));
     assert_eq!(reading.agent.listen, ["127.0.0.1:7100".parse().unwrap()]);
     assert_eq!(reading.agent.max_payload, 524_288);
@@ -66,7 +67,7 @@ fn with_a_file_a_role_is_on_only_where_it_listens() {
 #[test]
 fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
     let path = Path::new("t.toml");
-    let mut settings = Settings::new(TABLES);
+    let mut settings = Settings::new(&tables());
     settings.read_text(
         path,
         "workers = 2\n[limits]\nidle_timeout = '2m'\nconnect_timeout = '2s'",
@@ -94,7 +95,7 @@ fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
 #[test]
 fn a_list_flag_may_be_repeated_or_parted_by_commas_and_turned_off() {
     let listen = |words: &[&str]| {
-        let mut settings = Settings::new(TABLES);
+        let mut settings = Settings::new(&tables());
         settings.read_text(Path::new("t.toml"), "[agent]\nlisten = ['10.0.0.1:1']");
         settings.set_flag("agent.listen", words.iter().map(|&w| w.into()).collect());
         let reading = finish(settings);
@@ -120,7 +121,7 @@ fn a_list_flag_may_be_repeated_or_parted_by_commas_and_turned_off() {
 
 #[test]
 fn mistakes_of_flags_and_environment_name_them() {
-    let mut settings = Settings::new(TABLES);
+    let mut settings = Settings::new(&tables());
     settings.read_environment(&environment(&[("TOWPATH_PIN", "maybe")]));
     settings.set_flag("limits.idle_timeout", vec!["5".into()]);
     settings.set_flag("workers", vec!["many".into()]);
@@ -331,7 +332,7 @@ fn a_secret_is_text_or_a_file_beside_the_configuration() {
     std::fs::write(folder.join("empty"), "\n").unwrap();
     let read = |text: &str| {
         std::fs::write(&path, text).unwrap();
-        let mut settings = Settings::new(TABLES);
+        let mut settings = Settings::new(&tables());
         settings.read_file(&path);
         finish(settings)
     };
@@ -367,7 +368,7 @@ fn a_secret_is_text_or_a_file_beside_the_configuration() {
 
 #[test]
 fn a_file_that_cannot_be_read_is_one_mistake() {
-    let mut settings = Settings::new(TABLES);
+    let mut settings = Settings::new(&tables());
     settings.read_file(Path::new("/nowhere/t.toml"));
     assert_eq!(
         finish(settings).told.unwrap_err(),
@@ -463,7 +464,7 @@ fn a_route_without_hosts_is_a_mistake() {
 #[test]
 fn the_shipped_file_has_every_key_with_its_default_and_one_comment() {
     let text = include_str!("../../../conf/towpath.toml");
-    for key in TABLES.iter().copied().flatten() {
+    for key in all_keys() {
         let Some(default) = key.default_in_file() else {
             continue;
         };
@@ -479,7 +480,7 @@ fn the_shipped_file_has_every_key_with_its_default_and_one_comment() {
         assert_eq!(comments, [1], "`{}` with {default}", key.path);
     }
     let reading = read(text);
-    let defaults = finish(Settings::new(TABLES));
+    let defaults = finish(Settings::new(&tables()));
     assert_eq!(reading.told, Ok(vec![]));
     assert_eq!(reading.core, defaults.core);
     assert_eq!(reading.agent.routes[0].name, "demo");
@@ -515,7 +516,7 @@ fn the_short_shipped_file_is_right() {
 
 #[test]
 fn no_flag_and_no_key_is_there_twice() {
-    let keys: Vec<&Key> = TABLES.iter().copied().flatten().collect();
+    let keys: Vec<&Key> = all_keys().collect();
     for (index, key) in keys.iter().enumerate() {
         for other in &keys[..index] {
             assert_ne!(key.path, other.path);

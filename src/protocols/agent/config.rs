@@ -2,10 +2,13 @@
 //! the role's own room.
 
 use std::collections::HashSet;
+use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::config::{Entry, Item, Key, Kind, Secret, Settings, Value};
+use crate::config::{
+    Entry, Item, Key, Kind, Secret, Settings, Value, plain, show_duration, show_size,
+};
 use crate::store;
 
 /// The agent role's part of the configuration.
@@ -159,6 +162,44 @@ fn target(item: &Item, settings: &mut Settings) -> Option<Target> {
         host: host?,
         port: port?,
     })
+}
+
+/// Says what the role would do, in lines for an operator.
+pub(super) fn show(config: &Config, out: &mut String) {
+    // Writing to a string fails only where memory ends.
+    let _ = try_show(config, out);
+}
+
+fn try_show(agent: &Config, out: &mut String) -> fmt::Result {
+    if agent.listen.is_empty() {
+        return writeln!(out, "agent: off");
+    }
+    let addresses: Vec<String> = agent.listen.iter().map(ToString::to_string).collect();
+    let token = match agent.token {
+        Some(_) => "updates need the token",
+        None => "updates need no token",
+    };
+    writeln!(out, "agent: listens on {}; {token}", addresses.join(", "))?;
+    let size = |bytes: usize| show_size(u64::try_from(bytes).unwrap_or(u64::MAX));
+    let mut row = |name: &str, value: String| writeln!(out, "  {name:<24}{value}");
+    row("max_payload", size(agent.max_payload))?;
+    row("max_wait", show_duration(agent.max_wait))?;
+    row("max_value", size(agent.store.max_value))?;
+    row("max_records", agent.store.max_records.to_string())?;
+    row("max_bytes", size(agent.store.max_bytes))?;
+    for route in &agent.routes {
+        let token = match route.token {
+            Some(_) => "token checked",
+            None => "no token",
+        };
+        writeln!(out, "route {}: {token}", plain(&route.name))?;
+        for (field, targets) in &route.fields {
+            let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
+            let field = plain(field);
+            writeln!(out, "  {field} -> {}", targets.join(", "))?;
+        }
+    }
+    Ok(())
 }
 
 fn bytes(size: u64) -> usize {

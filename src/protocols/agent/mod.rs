@@ -49,67 +49,99 @@ pub mod wire;
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-pub use config::{Config, KEYS};
+pub use config::Config;
 pub use session::UNSENT;
 
 use self::routes::{Routes, Token};
+use crate::config::{Key, Settings};
 use crate::control::resolver::Names;
-use crate::session::{Seat, Service, Session};
-use crate::store::Memory;
+use crate::session::{Ground, Listen, Protocol, Role, Seat, Service, Session};
+use crate::store::{self, Memory};
 use crate::sys;
 
-/// The configured agent role.
-pub struct Agent {
+/// The protocol, for the list.
+pub struct Agent;
+
+impl Protocol for Agent {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn title(&self) -> &'static str {
+        "Agent role"
+    }
+
+    fn keys(&self) -> &'static [Key] {
+        config::KEYS
+    }
+
+    fn read(&self, settings: &mut Settings) -> Box<dyn Role> {
+        Box::new(Config::read(settings))
+    }
+}
+
+impl Role for Config {
+    fn listen(&self) -> Vec<Listen> {
+        let listen = |&address: &SocketAddr| Listen {
+            role: NAME,
+            name: None,
+            address,
+        };
+        self.listen.iter().map(listen).collect()
+    }
+
+    fn show(&self, out: &mut String) {
+        config::show(self, out);
+    }
+
+    fn store(&self) -> Option<store::Limits> {
+        (!self.listen.is_empty()).then_some(self.store)
+    }
+
+    fn service(&self, ground: &Ground) -> Arc<dyn Service> {
+        Arc::new(AgentService {
+            config: self.clone(),
+            timeouts: Timeouts {
+                handshake: ground.limits.handshake_timeout,
+                idle: ground.limits.idle_timeout,
+            },
+            connect_timeout: ground.limits.connect_timeout,
+            memory: ground.memory.clone(),
+            names: ground.names.clone(),
+            own_address: own_address(),
+        })
+    }
+}
+
+struct AgentService {
     config: Config,
     timeouts: Timeouts,
+    connect_timeout: Duration,
     memory: Memory,
     names: Names,
     own_address: IpAddr,
 }
 
-/// The server's deadlines, as far as this role needs them.
+/// The server's deadlines, as far as a session needs them.
 #[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
+struct Timeouts {
     /// From the first byte of a frame, or the accept, to the frame's last byte.
-    pub handshake: Duration,
-    /// For one try to reach a backend.
-    pub connect: Duration,
+    handshake: Duration,
     /// Silence between frames.
-    pub idle: Duration,
+    idle: Duration,
 }
 
-impl Agent {
-    /// The role by its configuration, on the store's memory and the resolver's names.
-    pub fn new(config: Config, timeouts: Timeouts, memory: Memory, names: Names) -> Self {
-        Self {
-            config,
-            timeouts,
-            memory,
-            names,
-            own_address: own_address(),
-        }
-    }
-}
-
-impl Service for Agent {
-    fn role(&self) -> &'static str {
-        "agent"
-    }
-
-    fn listen(&self) -> &[SocketAddr] {
-        &self.config.listen
-    }
-
+impl Service for AgentService {
     fn seat(&self, _core: u8) -> Box<dyn Seat> {
-        let connect = self.timeouts.connect;
         Box::new(AgentSeat(Rc::new(Desk {
             timeouts: self.timeouts,
             max_payload: self.config.max_payload,
             max_wait: self.config.max_wait,
             token: Token::of(self.config.token.as_ref()),
-            routes: Routes::new(&self.config.routes, connect, &self.names),
+            routes: Routes::new(&self.config.routes, self.connect_timeout, &self.names),
             memory: self.memory.clone(),
             own_address: self.own_address,
             payload: RefCell::default(),
@@ -121,7 +153,7 @@ impl Service for Agent {
 struct AgentSeat(Rc<Desk>);
 
 impl Seat for AgentSeat {
-    fn accept(&mut self) -> Box<dyn Session> {
+    fn accept(&mut self, _listener: usize) -> Box<dyn Session> {
         Box::new(session::AgentSession::new(Rc::clone(&self.0)))
     }
 }
@@ -153,3 +185,6 @@ fn own_address() -> IpAddr {
     eth0.or_else(|| others.next())
         .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |(_, ip)| *ip)
 }
+
+/// Its table in the configuration, its key in the address file, its word in the log.
+const NAME: &str = "agent";

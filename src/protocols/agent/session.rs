@@ -442,12 +442,7 @@ impl AgentSession {
         self.dialled(progress, says_ok, cx)
     }
 
-    fn dialled(
-        &mut self,
-        progress: Progress,
-        says_ok: bool,
-        cx: &mut Cx<'_>,
-    ) -> Result<(), Close> {
+    fn dialled(&mut self, progress: Progress, says_ok: bool, cx: &mut Cx<'_>) -> Result<(), Close> {
         match (progress, self.client) {
             (Progress::Connected(backend), Some(client)) => {
                 if says_ok {

@@ -1,0 +1,114 @@
+//! One worker's thread: from its parts to its last turn.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::StartError;
+use super::listeners::Share;
+use super::signals::Stopper;
+use crate::config::Limits;
+use crate::control::{Letter, Request};
+use crate::net::{Kernel, Poller, Quota};
+use crate::reactor::Mailbox;
+use crate::session::Service;
+use crate::stats::Counters;
+use crate::sys;
+use crate::worker::{Phase, Setup, Worker};
+
+/// What one worker's thread starts with.
+pub(super) struct Part {
+    pub(super) number: usize,
+    pub(super) pin: bool,
+    pub(super) poller: Poller,
+    pub(super) kernel: Kernel,
+    pub(super) mailbox: Mailbox<Letter>,
+    pub(super) services: Vec<Arc<dyn Service>>,
+    pub(super) listeners: Vec<Share>,
+    pub(super) limits: Limits,
+    pub(super) buffer_memory: usize,
+    pub(super) questions: Sender<Request>,
+    pub(super) phase: Arc<Phase>,
+    pub(super) quota: Arc<Quota>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) stopper: Stopper,
+}
+
+impl Part {
+    /// Starts it.
+    pub(super) fn start(self) -> Result<JoinHandle<()>, StartError> {
+        let name = format!("worker-{}", self.number);
+        thread::Builder::new()
+            .name(name)
+            .spawn(move || self.run())
+            .map_err(|error| StartError::System("start a worker thread", error))
+    }
+
+    fn run(self) {
+        // A worker that ends before its time leaves connections that nobody serves: the whole
+        // server stops then, and its supervisor starts it anew.
+        let guard = Guard(self.stopper.clone());
+        if self.pin {
+            match sys::pin_thread(self.number % sys::processors()) {
+                Ok(cpu) => log::debug!("worker {} runs on processor {cpu}", self.number),
+                Err(error) => log::warn!("worker {} is not pinned: {error}", self.number),
+            }
+        }
+        let core = self.number as u8;
+        let mut poller = self.poller;
+        let setup = Setup {
+            core,
+            idle_timeout: self.limits.idle_timeout,
+            drain_timeout: self.limits.drain_timeout,
+            buffer_memory: self.buffer_memory,
+            seed: seed(),
+            control: self.questions,
+            mailbox: self.mailbox,
+            phase: self.phase,
+            quota: self.quota,
+            counters: self.counters,
+            seats: self
+                .services
+                .iter()
+                .map(|service| service.seat(core))
+                .collect(),
+        };
+        let mut worker = Worker::new(self.kernel, setup, Instant::now());
+        for share in self.listeners {
+            let (service, number) = (share.service, share.number);
+            if let Err(error) = worker.listen(share.socket, share.listen, service, number) {
+                log::error!("worker {core} cannot watch a listener: {error}");
+                return;
+            }
+        }
+        while !worker.is_done() {
+            match poller.wait(worker.rest()) {
+                Ok(ready) => worker.turn(Instant::now(), ready),
+                Err(error) => {
+                    log::error!("worker {core} cannot wait for events: {error}");
+                    return;
+                }
+            }
+        }
+        std::mem::forget(guard);
+    }
+}
+
+/// Stops the server when it is dropped.
+struct Guard(Stopper);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// A seed for masks. Without a source of randomness they are merely less random.
+fn seed() -> u64 {
+    let mut bytes = [1; 8];
+    let _ = SystemRandom::new().fill(&mut bytes);
+    u64::from_le_bytes(bytes)
+}
