@@ -176,6 +176,7 @@ impl<N: Network> Worker<N> {
             return;
         }
         self.resting = 0;
+        self.network.restore_reserve();
         for key in self.listeners.keys() {
             if let Some(listener) = self.listeners.get_mut(key)
                 && let Some(timer) = listener.rest.take()
@@ -365,6 +366,8 @@ impl<N: Network> Worker<N> {
         if conn.connecting || conn.link.is_some() {
             return self.advance(key);
         }
+        // A session that saw so much queued may have held back, even when all of it leaves now.
+        conn.tell_drained |= conn.tx.len() > TX_LOW;
         let outcome = conn.flush(&mut self.pool);
         if let Err(error) = outcome {
             return self.lose(key, error.kind());
@@ -374,7 +377,7 @@ impl<N: Network> Worker<N> {
                 conn.tell_drained = false;
                 self.deliver(owner, Event::Drained { conn: key });
             }
-            Some(_) => conn.tell_drained |= conn.tx.len() > TX_LOW,
+            Some(_) => {}
             None if conn.tx.is_empty() && (conn.ended || !conn.can_read) => self.discard(key),
             None => {}
         }
