@@ -1,0 +1,178 @@
+//! Clients that take and give nothing: slow ones, silent ones, too many of them.
+
+use std::time::{Duration, Instant};
+
+use crate::support::backend::Backend;
+use crate::support::frame::Dialect;
+use crate::support::kernel;
+use crate::support::peer::Peer;
+use crate::support::reference::Reference;
+use crate::support::server::{Server, Setup};
+
+const WIDE: Dialect = Dialect::Stock;
+
+fn hasty(backend: &Backend) -> Server {
+    Setup::to(backend.address).limit("handshake_timeout = \"1s\"").start()
+}
+
+/// Fails unless the peer, connected at `start`, is closed by the timeout: not by half of it, and
+/// at some time. How long after it depends on the machine's other work.
+fn expect_timed_out(peer: &mut Peer, start: Instant) {
+    peer.expect_closed();
+    assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
+}
+
+#[test]
+fn two_hundred_silent_clients_are_closed_at_the_handshake_timeout() {
+    kernel::raise_own_descriptor_limit();
+    let backend = Backend::echo();
+    let server = hasty(&backend);
+    let reference = Reference::start(server.open());
+    server.expect_alive();
+    let before = kernel::descriptors(server.process());
+    let mut silent: Vec<_> = (0..200).map(|_| (server.connect(), Instant::now())).collect();
+    for (peer, start) in &mut silent {
+        expect_timed_out(peer, *start);
+    }
+    server.expect_descriptors(before);
+    reference.expect_undisturbed();
+    server.stop();
+}
+
+#[test]
+fn two_hundred_trickling_clients_are_closed_at_the_handshake_timeout() {
+    kernel::raise_own_descriptor_limit();
+    let backend = Backend::echo();
+    let server = hasty(&backend);
+    let reference = Reference::start(server.open());
+    server.expect_alive();
+    let before = kernel::descriptors(server.process());
+    // A good frame, a byte now and then: each byte is progress, the whole would take a minute.
+    let frame = WIDE.update(b"id", b"s", &[b'v'; 1000]);
+    let mut peers: Vec<_> = (0..200).map(|_| server.connect()).collect();
+    let start = Instant::now();
+    let mut closed = 0;
+    for byte in frame {
+        closed = peers.iter_mut().map(|peer| !peer.try_send(&[byte])).filter(|gone| *gone).count();
+        if closed == peers.len() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(60));
+    }
+    assert_eq!(closed, peers.len(), "clients are closed while they trickle");
+    assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
+    for peer in &mut peers {
+        // The write after the close has met RST, so the end reads as one or the other.
+        peer.expect_closed();
+    }
+    server.expect_descriptors(before);
+    reference.expect_undisturbed();
+    server.stop();
+}
+
+#[test]
+fn a_frame_that_stops_inside_its_payload_is_closed_at_the_handshake_timeout() {
+    let backend = Backend::echo();
+    let server = hasty(&backend);
+    for dialect in crate::support::frame::DIALECTS {
+        let frame = dialect.update(b"id", b"s", b"value");
+        for length in [1, 5, dialect.header(), frame.len() - 1] {
+            let start = Instant::now();
+            let mut peer = server.connect();
+            peer.send(&frame[..length]);
+            expect_timed_out(&mut peer, start);
+        }
+    }
+}
+
+#[test]
+fn the_handshake_timeout_leaves_relays_and_waits_alone() {
+    let backend = Backend::echo();
+    let server = Setup::to(backend.address).limit("handshake_timeout = \"500ms\"").start();
+    let mut relay = server.open();
+    let mut waiter = server.connect();
+    waiter.send(crate::support::frame::query_wait(b"id", b"s", 2));
+    waiter.reply(WIDE).expect_missing(WIDE);
+    relay.send(b"still here").expect(b"still here").finish().expect_end();
+}
+
+#[test]
+fn more_clients_than_the_cap_are_shed_and_room_is_reused() {
+    let backend = Backend::echo();
+    for key in ["max_connections", "max_connections_per_ip"] {
+        let server = Setup::to(backend.address)
+            .limit(&format!("{key} = 10"))
+            .limit("handshake_timeout = \"60s\"")
+            .start();
+        let held: Vec<_> = (0..10)
+            .map(|_| {
+                let mut peer = server.connect();
+                peer.send(b"h").settle();
+                peer
+            })
+            .collect();
+        for _ in 0..20 {
+            server.connect().expect_closed();
+        }
+        for peer in held {
+            peer.reset();
+        }
+        crate::support::until("there is room again", || {
+            let mut peer = server.connect();
+            peer.try_send(&WIDE.sniff());
+            peer.some(&mut [0; 100]).is_ok_and(|more| more > 0)
+        });
+        server.expect_alive();
+        server.stop();
+    }
+}
+
+#[test]
+fn running_out_of_descriptors_costs_no_processor_time_and_passes() {
+    let backend = Backend::echo();
+    let server = Setup::to(backend.address)
+        .limit("handshake_timeout = \"60s\"")
+        .wrapper(&["prlimit", "--nofile=64:64", "--"])
+        .start();
+    let mut relay = server.open();
+    relay.send(b"before").expect(b"before");
+    let before = kernel::descriptors(server.process());
+    let clients: Vec<_> = (0..200).map(|_| server.connect()).collect();
+    std::thread::sleep(Duration::from_millis(300));
+    let used = kernel::ticks(server.process());
+    std::thread::sleep(Duration::from_secs(2));
+    let used = kernel::ticks(server.process()) - used;
+    eprintln!("{used} ticks of 10 ms in 2 s while out of descriptors");
+    assert!(used < 100, "{used} ticks of 10 ms in 2 s");
+    relay.send(b"during").expect(b"during");
+    drop(clients);
+    let left = Instant::now();
+    server.expect_alive();
+    eprintln!("served {:?} after the clients left", left.elapsed());
+    assert!(left.elapsed() < Duration::from_secs(10), "{:?}", left.elapsed());
+    server.expect_descriptors(before);
+    relay.send(b"after").expect(b"after").finish().expect_end();
+    let log = server.log();
+    assert!(log.lines().count() < 100, "{} lines in the log", log.lines().count());
+    server.stop();
+}
+
+#[test]
+fn running_out_of_descriptors_while_dialling_closes_those_clients_only() {
+    let backend = Backend::echo();
+    let server = Setup::to(backend.address).wrapper(&["prlimit", "--nofile=64:64", "--"]).start();
+    let mut relay = server.open();
+    let clients: Vec<_> = (0..100)
+        .map(|_| {
+            let mut peer = server.connect();
+            peer.try_send(&WIDE.traffic(b"svc", b"x", b""));
+            peer
+        })
+        .collect();
+    relay.send(b"during").expect(b"during");
+    drop(clients);
+    server.expect_alive();
+    server.open().send(b"ping").expect(b"ping").finish().expect_end();
+    relay.send(b"after").expect(b"after").finish().expect_end();
+    server.stop();
+}

@@ -1,0 +1,368 @@
+//! The real binary: started with a configuration of its own on free ports, watched, stopped.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use super::folder::Folder;
+use super::frame::Dialect;
+use super::peer::Peer;
+use super::route::Route;
+use super::{kernel, until};
+
+/// The program under test.
+pub const TOWPATH: &str = env!("CARGO_BIN_EXE_towpath");
+
+/// How a server is to be started.
+#[derive(Clone, Default)]
+pub struct Setup {
+    top: String,
+    limits: String,
+    agent: String,
+    routes: Vec<Route>,
+    flags: Vec<String>,
+    wrapper: Vec<String>,
+    environment: Vec<(String, String)>,
+    listen: Option<SocketAddr>,
+    folder: Option<Arc<Folder>>,
+}
+
+impl Setup {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A server whose one service `svc` leads every field to `backend` without a token.
+    pub fn to(backend: SocketAddr) -> Self {
+        Self::new().route(Route::new("svc").host("default", backend))
+    }
+
+    /// A line at the top of the file.
+    pub fn top(mut self, line: &str) -> Self {
+        self.top += &format!("{line}\n");
+        self
+    }
+
+    /// A line of `[limits]`.
+    pub fn limit(mut self, line: &str) -> Self {
+        self.limits += &format!("{line}\n");
+        self
+    }
+
+    /// A line of `[agent]`.
+    pub fn agent(mut self, line: &str) -> Self {
+        self.agent += &format!("{line}\n");
+        self
+    }
+
+    pub fn route(mut self, route: Route) -> Self {
+        self.routes.push(route);
+        self
+    }
+
+    pub fn flag(mut self, flag: &str) -> Self {
+        self.flags.push(flag.into());
+        self
+    }
+
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// A command in front of the program; it must end in an exec, so that the process stays one.
+    pub fn wrapper(mut self, words: &[&str]) -> Self {
+        self.wrapper = words.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// Listens on this address instead of a free port.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
+    /// Keeps its data here, so that a later server finds them again.
+    pub fn folder(mut self, folder: &Arc<Folder>) -> Self {
+        self.folder = Some(Arc::clone(folder));
+        self
+    }
+
+    fn toml(&self, data: &Path) -> String {
+        let listen = self.listen.map_or("127.0.0.1:0".into(), |address| address.to_string());
+        let routes: String = self.routes.iter().map(Route::toml).collect();
+        format!(
+            "{}data_dir = {data:?}\n[limits]\n{}[agent]\nlisten = [{listen:?}]\n{}{routes}",
+            self.top, self.limits, self.agent
+        )
+    }
+
+    fn command(&self, folder: &Folder, data: &Path) -> Command {
+        let file = folder.write("towpath.toml", self.toml(data));
+        let mut words = self.wrapper.clone();
+        words.push(TOWPATH.into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg("serve").arg("--config").arg(file);
+        command.arg("--address-file").arg(folder.path().join("addresses"));
+        command.args(&self.flags);
+        for (name, value) in &self.environment {
+            command.env(name, value);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Starts the server and waits until it says where it listens.
+    pub fn start(&self) -> Server {
+        let own = Folder::new();
+        let shared = self.folder.clone();
+        let data = shared.as_deref().unwrap_or(&own).path().join("data");
+        let mut child = self.command(&own, &data).spawn().unwrap();
+        let log = Log::follow(child.stderr.take().unwrap());
+        let file = own.path().join("addresses");
+        let mut address = None;
+        until("the server writes its addresses", || {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("the server ended at its start, {status}:\n{}", log.text());
+            }
+            address = read_addresses(&file);
+            address.is_some()
+        });
+        Server {
+            address: address.unwrap(),
+            child,
+            log,
+            data,
+            _own: own,
+            _shared: shared,
+        }
+    }
+
+    /// Starts a server that must not come up; its exit code and what it said.
+    pub fn fail(&self) -> (i32, String) {
+        let own = Folder::new();
+        let data = self.folder.as_deref().unwrap_or(&own).path().join("data");
+        let mut child = self.command(&own, &data).spawn().unwrap();
+        let log = Log::follow(child.stderr.take().unwrap());
+        let status = wait(&mut child);
+        let code = status.code().unwrap_or_else(|| panic!("{status}: {}", log.text()));
+        (code, log.finish())
+    }
+}
+
+fn read_addresses(file: &Path) -> Option<SocketAddr> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let json: serde_json::Value = serde_json::from_str(&text).ok()?;
+    json["agent"][0].as_str()?.parse().ok()
+}
+
+/// Waits for the end of a process; kills it when the deadline passes.
+pub fn wait(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    let start = std::time::Instant::now();
+    while status.is_none() && start.elapsed() < super::DEADLINE {
+        status = child.try_wait().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    status.unwrap_or_else(|| {
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("the process does not end");
+    })
+}
+
+/// A running server; killed when dropped.
+pub struct Server {
+    pub address: SocketAddr,
+    child: Child,
+    log: Log,
+    data: PathBuf,
+    _own: Folder,
+    _shared: Option<Arc<Folder>>,
+}
+
+impl Server {
+    pub fn connect(&self) -> Peer {
+        Peer::connect(self.address)
+    }
+
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// The directory of its store.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    pub fn signal(&self, name: &str) {
+        kernel::signal(self.process(), name);
+    }
+
+    /// Waits for its end; the exit code, none when a signal ended it.
+    pub fn ended(&mut self) -> Option<i32> {
+        wait(&mut self.child).code()
+    }
+
+    /// Asks it to stop and fails unless it ends well.
+    pub fn stop(mut self) {
+        self.signal("TERM");
+        let code = self.ended();
+        let log = self.log.text();
+        assert_eq!(code, Some(0), "{log}");
+        assert!(!log.contains("panicked"), "{log}");
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Stores a value through a connection of its own and fails unless that is acknowledged.
+    pub fn store(&self, id: &[u8], section: &[u8], data: &[u8]) {
+        let wide = Dialect::Stock;
+        let request = wide.update(id, section, data);
+        self.connect().ask(wide, &request).expect_done(b"update");
+    }
+
+    /// The value under a key, through a connection of its own.
+    pub fn stored(&self, id: &[u8], section: &[u8]) -> Option<Vec<u8>> {
+        let wide = Dialect::Stock;
+        let reply = self.connect().ask(wide, &wide.query(id, section));
+        if reply.code == 0 {
+            return Some(reply.record(wide).1);
+        }
+        reply.expect_missing(wide);
+        None
+    }
+
+    /// Fails unless a fresh client is served: what every hostile case ends with.
+    pub fn expect_alive(&self) {
+        self.store(b"alive", b"probe", b"yes");
+        assert_eq!(self.stored(b"alive", b"probe").as_deref(), Some(&b"yes"[..]));
+    }
+
+    /// Opens a relay to `service`/`field` and reads the greeting of its dialect.
+    pub fn relay(&self, dialect: Dialect, service: &str, field: &str, token: &str) -> Peer {
+        let mut peer = self.connect();
+        let request = dialect.traffic(service.as_bytes(), field.as_bytes(), token.as_bytes());
+        peer.send(request).expect(dialect.greeting());
+        peer
+    }
+
+    /// Opens a relay through the service of [`Setup::to`].
+    pub fn open(&self) -> Peer {
+        self.relay(Dialect::Stock, "svc", "x", "")
+    }
+
+    /// Waits until the process has exactly `count` descriptors again.
+    pub fn expect_descriptors(&self, count: usize) {
+        let mut now = 0;
+        let start = std::time::Instant::now();
+        while start.elapsed() < super::DEADLINE {
+            now = kernel::descriptors(self.process());
+            if now == count {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        panic!("{now} descriptors, {count} before:\n{}", self.log.text());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the server's log\n{}---", self.log.text());
+        }
+    }
+}
+
+/// What a process writes to a pipe, collected by a thread.
+pub struct Log {
+    text: Arc<Mutex<String>>,
+    reader: JoinHandle<()>,
+}
+
+impl Log {
+    pub fn follow(pipe: impl Read + Send + 'static) -> Self {
+        let text = Arc::new(Mutex::new(String::new()));
+        let shared = Arc::clone(&text);
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line);
+                let mut text = shared.lock().unwrap();
+                text.push_str(&line);
+                text.push('\n');
+            }
+        });
+        Self { text, reader }
+    }
+
+    pub fn text(&self) -> String {
+        self.text.lock().unwrap().clone()
+    }
+
+    /// Everything up to the pipe's end.
+    pub fn finish(self) -> String {
+        self.reader.join().unwrap();
+        Arc::into_inner(self.text).unwrap().into_inner().unwrap()
+    }
+}
+
+/// What a finished command left.
+#[derive(Debug)]
+pub struct Finished {
+    pub code: Option<i32>,
+    pub output: Vec<u8>,
+    pub error: String,
+}
+
+impl Finished {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.output.clone()).unwrap()
+    }
+
+    /// Fails unless the command ended with `code`.
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{}{}", self.text(), self.error);
+        self
+    }
+}
+
+/// Runs one `towpath` command to its end, with `input` on its stdin.
+pub fn towpath(arguments: &[&str], environment: &[(&str, &str)], input: &[u8]) -> Finished {
+    let mut command = Command::new(TOWPATH);
+    command.args(arguments).envs(environment.iter().copied());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let log = Log::follow(child.stderr.take().unwrap());
+    let mut output = child.stdout.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        output.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
+    // A command that does not read its input may be gone already.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    let status = wait(&mut child);
+    Finished {
+        code: status.code(),
+        output: reader.join().unwrap(),
+        error: log.finish(),
+    }
+}
