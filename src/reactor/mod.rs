@@ -5,9 +5,11 @@
 
 mod mailbox;
 mod table;
+mod timer;
 
 pub use mailbox::{Address, Bell, Mailbox, mailbox};
 pub use table::{Key, Table};
+pub use timer::{TimerKey, Wheel};
 
 /// Marks the keys of a worker's session table.
 pub enum SessionMark {}

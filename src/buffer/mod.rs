@@ -1,0 +1,76 @@
+//! Memory for bytes in flight: a pool of fixed blocks with a budget, and rings made of them.
+//!
+//! A connection that has nothing to read or write holds no block. The budget bounds what peers
+//! can make a worker hold: when it is used up reading pauses; what the worker itself has to say
+//! is still queued, as each role bounds that by the size of its own frames.
+
+mod ring;
+
+pub use ring::{Filled, Ring};
+
+/// The bytes of one block. Large enough that a full read announces bulk, small enough that ten
+/// thousand slow readers stay affordable.
+pub const BLOCK: usize = 16 * 1024;
+
+type Bytes = Box<[u8; BLOCK]>;
+
+/// One worker's blocks: those lent out are counted against the budget, and a few free ones are
+/// kept warm.
+pub struct Pool {
+    free: Vec<Bytes>,
+    lent: usize,
+    budget: usize,
+}
+
+impl Pool {
+    /// A pool that lends at most `budget` bytes' worth of blocks, and at least [`LEAST`] blocks.
+    pub fn new(budget: usize) -> Self {
+        Self {
+            free: Vec::new(),
+            lent: 0,
+            budget: (budget / BLOCK).max(LEAST),
+        }
+    }
+
+    /// How many blocks may still be lent for reading.
+    pub fn left(&self) -> usize {
+        self.budget.saturating_sub(self.lent)
+    }
+
+    /// How many blocks are lent out now.
+    pub fn lent(&self) -> usize {
+        self.lent
+    }
+
+    /// A block to read into; `None` when the budget is used up.
+    fn take(&mut self) -> Option<Bytes> {
+        (self.left() > 0).then(|| self.take_beyond())
+    }
+
+    /// A block for bytes that must not be dropped, past the budget if need be.
+    fn take_beyond(&mut self) -> Bytes {
+        self.lent += 1;
+        self.free.pop().unwrap_or_else(zeroed)
+    }
+
+    fn give_back(&mut self, block: Bytes) {
+        self.lent = self.lent.saturating_sub(1);
+        if self.free.len() < WARM {
+            self.free.push(block);
+        }
+    }
+}
+
+/// A zeroed block, made on the heap at once: an array of this size does not belong on the stack.
+fn zeroed() -> Bytes {
+    match vec![0; BLOCK].into_boxed_slice().try_into() {
+        Ok(block) => block,
+        Err(_) => unreachable!("a slice of BLOCK bytes is an array of BLOCK bytes"),
+    }
+}
+
+/// Free blocks kept for the next burst: 1 MiB; more go back to the allocator.
+const WARM: usize = 64;
+
+/// Even a tiny budget lends so many blocks, or nothing would move at all.
+const LEAST: usize = 16;

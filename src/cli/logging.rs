@@ -1,0 +1,179 @@
+//! The log's way to stderr: a bounded channel and a thread of its own, so that a stderr that
+//! nobody reads stops no worker. Who logs uses the `log` macros and knows nothing of this.
+//!
+//! ```text
+//!   any thread: format the line, try to put it in --> channel of 4096 --> writer: stderr
+//!                          |                                               |
+//!                          +-- full: count it as lost ------> "N lines lost" when there is room
+//! ```
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use log::LevelFilter;
+
+use super::flags::{Command, Usage};
+use crate::config::{nearest, plain};
+
+/// The running log. Dropping it writes what is still waiting, for at most a second.
+pub(super) struct Logging {
+    lines: Sender<Message>,
+}
+
+/// What the writer gets.
+enum Message {
+    Line(Box<[u8]>),
+    /// Everything before this one is written when the answer comes.
+    Flush(Sender<()>),
+}
+
+/// Starts the log: at `level`, else as `RUST_LOG` says, else at info. A panic is logged too, on
+/// one line like everything else.
+pub(super) fn start(level: Option<&str>) -> Logging {
+    let (lines, waiting) = bounded(DEPTH);
+    let lost = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&lost);
+    let writer = thread::Builder::new().name("log".to_owned());
+    // Without the writer the channel fills and every line is counted as lost, nothing worse.
+    let _ = writer.spawn(move || write(&waiting, &lost, &mut io::stderr()));
+    let line = Line {
+        lines: lines.clone(),
+        lost: counted,
+    };
+    let mut builder = env_logger::Builder::new();
+    match (level, std::env::var("RUST_LOG")) {
+        (Some(level), _) => builder.parse_filters(level),
+        (None, Ok(filters)) if !filters.is_empty() => builder.parse_filters(&filters),
+        (None, _) => builder.filter_level(LevelFilter::Info),
+    };
+    builder
+        .format(|out, record| {
+            let time = out.timestamp_millis();
+            let message = plain(&record.args().to_string());
+            writeln!(out, "{time} {} {message}", record.level())
+        })
+        .write_style(env_logger::WriteStyle::Never)
+        .target(env_logger::Target::Pipe(Box::new(line)));
+    // It fails only when a log runs already, which then stays.
+    let _ = builder.try_init();
+    std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+    Logging { lines }
+}
+
+/// Checks a `--log` value.
+pub(super) fn level(command: &Command, level: Option<String>) -> Result<Option<String>, Usage> {
+    let Some(level) = level else {
+        return Ok(None);
+    };
+    if LEVELS.contains(&level.as_str()) {
+        return Ok(Some(level));
+    }
+    let hint = nearest(&level, LEVELS.iter().copied()).unwrap_or("info");
+    let message = format!(
+        "--log {} is no level; the nearest is {hint}, all are {}",
+        plain(&level),
+        LEVELS.join(", ")
+    );
+    Err(command.wrong(message))
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        let (done, is_done) = bounded(1);
+        let flush = Message::Flush(done);
+        if self.lines.send_timeout(flush, PATIENCE).is_ok() {
+            let _ = is_done.recv_timeout(PATIENCE);
+        }
+    }
+}
+
+/// Where env_logger writes: one call is one line.
+struct Line {
+    lines: Sender<Message>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.lines.try_send(Message::Line(line.into())).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The writer's thread: ends when every sender is gone. An output that fails is tried again with
+/// the next line, because a log has nowhere else to say so.
+fn write(waiting: &Receiver<Message>, lost: &AtomicU64, out: &mut dyn Write) {
+    for message in waiting {
+        match message {
+            Message::Line(line) => {
+                let _ = out.write_all(&line);
+            }
+            Message::Flush(done) => {
+                let _ = out.flush();
+                let _ = done.send(());
+            }
+        }
+        let count = lost.swap(0, Ordering::Relaxed);
+        if count > 0 {
+            let mut note = String::new();
+            let _ = writeln!(note, "{count} log lines lost: stderr was too slow");
+            let _ = out.write_all(note.as_bytes());
+        }
+    }
+}
+
+/// Lines that may wait for a slow stderr.
+const DEPTH: usize = 4096;
+
+/// How long the end of the program waits for a stuck stderr.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_channel_loses_lines_and_says_how_many() {
+        let (lines, waiting) = bounded(2);
+        let lost = Arc::new(AtomicU64::new(0));
+        let mut line = Line {
+            lines,
+            lost: Arc::clone(&lost),
+        };
+        for _ in 0..5 {
+            line.write_all(b"x\n").unwrap();
+        }
+        drop(line);
+        let mut out = Vec::new();
+        write(&waiting, &lost, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "x\n3 log lines lost: stderr was too slow\nx\n"
+        );
+    }
+
+    #[test]
+    fn a_flush_is_answered_when_all_before_it_is_written() {
+        let (lines, waiting) = bounded(2);
+        let (done, is_done) = bounded(1);
+        lines.send(Message::Line(b"x\n".as_slice().into())).unwrap();
+        lines.send(Message::Flush(done)).unwrap();
+        drop(lines);
+        let mut out = Vec::new();
+        write(&waiting, &AtomicU64::new(0), &mut out);
+        assert_eq!((out.as_slice(), is_done.recv()), (b"x\n".as_slice(), Ok(())));
+    }
+}

@@ -1,0 +1,188 @@
+//! The keys that belong to the server as a whole, and to no role.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Key, Kind, Settings};
+
+/// The server's own part of the configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Core {
+    /// Worker threads; 0 is one per core.
+    pub workers: usize,
+    /// Whether each worker stays on a core of its own.
+    pub pin: bool,
+    /// The folder of the embedded store; created when missing.
+    pub data_dir: PathBuf,
+    /// What protects the machine.
+    pub limits: Limits,
+}
+
+/// Bounds that hold for the whole server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Open connections in all; 0 is what the file-descriptor limit allows.
+    pub max_connections: usize,
+    /// Open connections from one source address; 0 is no bound.
+    pub max_connections_per_ip: usize,
+    /// From accept to the end of the handshake, however slowly its bytes come.
+    pub handshake_timeout: Duration,
+    /// For one attempt to connect to one address.
+    pub connect_timeout: Duration,
+    /// How long a relay may carry nothing in either direction.
+    pub idle_timeout: Duration,
+    /// How long a stopping server waits for what is open.
+    pub drain_timeout: Duration,
+    /// Bytes of relay buffers in all.
+    pub max_buffer_memory: u64,
+    /// How long a resolved name is used without asking again.
+    pub resolve_ttl: Duration,
+    /// How long a name lookup may take.
+    pub resolve_timeout: Duration,
+}
+
+impl Core {
+    /// Reads the core's keys; mistakes are left in `settings`.
+    pub fn read(settings: &mut Settings) -> Core {
+        settings.choice("store");
+        Core {
+            workers: settings.count("workers"),
+            pin: settings.switch("pin"),
+            data_dir: settings.path("data_dir"),
+            limits: Limits {
+                max_connections: settings.count("limits.max_connections"),
+                max_connections_per_ip: settings.count("limits.max_connections_per_ip"),
+                handshake_timeout: settings.time("limits.handshake_timeout"),
+                connect_timeout: settings.time("limits.connect_timeout"),
+                idle_timeout: settings.time("limits.idle_timeout"),
+                drain_timeout: settings.time("limits.drain_timeout"),
+                max_buffer_memory: settings.size("limits.max_buffer_memory"),
+                resolve_ttl: settings.time("limits.resolve_ttl"),
+                resolve_timeout: settings.time("limits.resolve_timeout"),
+            },
+        }
+    }
+}
+
+/// The core's keys.
+pub const KEYS: &[Key] = &[
+    Key::new(
+        "workers",
+        Kind::Count {
+            least: 0,
+            most: 256,
+        },
+        "0",
+        "worker threads; 0 is one per core",
+    )
+    .flag("workers")
+    .short('w'),
+    Key::new(
+        "pin",
+        Kind::Switch,
+        "false",
+        "keep each worker on a core of its own",
+    )
+    .flag("pin"),
+    Key::new(
+        "data_dir",
+        Kind::Path,
+        "data",
+        "folder of the embedded store, created when missing",
+    )
+    .flag("data-dir")
+    .short('d'),
+    Key::new(
+        "store",
+        Kind::Choice(&["embedded"]),
+        "embedded",
+        "where the state is kept",
+    )
+    .flag("store"),
+    Key::new(
+        "limits.max_connections",
+        CONNECTIONS,
+        "0",
+        "open connections in all; 0 is what the file-descriptor limit allows",
+    )
+    .flag("max-connections"),
+    Key::new(
+        "limits.max_connections_per_ip",
+        CONNECTIONS,
+        "0",
+        "open connections from one source address; 0 is no bound",
+    )
+    .flag("max-connections-per-ip"),
+    Key::new(
+        "limits.handshake_timeout",
+        TIMEOUT,
+        "5s",
+        "from accept to the end of the handshake",
+    )
+    .flag("handshake-timeout"),
+    Key::new(
+        "limits.connect_timeout",
+        TIMEOUT,
+        "5s",
+        "for one attempt to connect to one address",
+    )
+    .flag("connect-timeout"),
+    Key::new(
+        "limits.idle_timeout",
+        TIMEOUT,
+        "10m",
+        "how long a relay may carry nothing either way",
+    )
+    .flag("idle-timeout"),
+    Key::new(
+        "limits.drain_timeout",
+        PAUSE,
+        "30s",
+        "how long a stopping server waits for what is open",
+    )
+    .flag("drain-timeout"),
+    Key::new(
+        "limits.max_buffer_memory",
+        Kind::Size {
+            least: 1 << 20,
+            most: 1 << 40,
+        },
+        "256M",
+        "memory for relay buffers in all",
+    )
+    .flag("max-buffer-memory"),
+    Key::new(
+        "limits.resolve_ttl",
+        PAUSE,
+        "10s",
+        "how long a resolved name is used before it is asked again",
+    )
+    .flag("resolve-ttl"),
+    Key::new(
+        "limits.resolve_timeout",
+        TIMEOUT,
+        "5s",
+        "how long a name lookup may take",
+    )
+    .flag("resolve-timeout"),
+];
+
+/// Beyond ten million sockets no kernel's default tables go.
+const CONNECTIONS: Kind = Kind::Count {
+    least: 0,
+    most: 10_000_000,
+};
+
+/// A deadline must leave a turn of the loop its time, and end within a week.
+const TIMEOUT: Kind = Kind::Time {
+    least: Duration::from_millis(10),
+    most: WEEK,
+};
+
+/// A duration for which none at all makes sense too.
+const PAUSE: Kind = Kind::Time {
+    least: Duration::ZERO,
+    most: WEEK,
+};
+
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);

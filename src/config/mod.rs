@@ -1,0 +1,41 @@
+//! The configuration: a TOML file, the environment and the flags, read as one thing.
+//!
+//! ```text
+//!   key tables --+--> flags of `serve`, its help          (cli)
+//!                +--> TOWPATH_* names
+//!                +--> known keys, nearest-name hints
+//!                v
+//!   flag > environment > file > default --> Settings --> Core, and each role's Config
+//!                                              |
+//!                                              +--> every mistake at once, each with its place
+//! ```
+//!
+//! A key is told once, in a table of [`Key`]s: [`KEYS`] for the core, and one table in the room of
+//! each role. This room knows no role; it opens no socket, resolves no name and logs nothing.
+//! `cli` gathers the layers, and each role reads its own part by [`Settings`].
+//!
+//! An environment variable that is set but empty counts as not set. Of all layers the first that
+//! names a key decides it whole: a list is replaced, never added to.
+
+mod core;
+mod file;
+mod key;
+mod mistake;
+mod nearest;
+mod read;
+mod secret;
+mod services;
+mod settings;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::core::{Core, KEYS, Limits};
+pub use file::{Entry, Item, Value};
+pub use key::{Key, Kind, variable};
+pub use mistake::{Mistake, Place, Position, plain};
+pub use nearest::nearest;
+pub use secret::Secret;
+pub use settings::Settings;
+pub use value::{address, duration, show_duration, show_size, size};

@@ -1,0 +1,172 @@
+//! One stream with its rings and what is known of its readiness.
+//!
+//! It is plain state: `worker` reads and writes it for sessions, `relay` for links.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::Stream;
+use crate::buffer::{Pool, Ring};
+use crate::reactor::{Key, SessionKey, TimerKey};
+
+/// Marks the keys of a worker's connection table.
+pub enum ConnMark {}
+
+/// The name of a connection on its own core.
+pub type ConnKey = Key<ConnMark>;
+
+/// Marks the keys of a worker's table of relayed pairs.
+pub enum LinkMark {}
+
+/// The name of a relayed pair on its own core.
+pub type LinkKey = Key<LinkMark>;
+
+/// One stream socket, its bytes in both directions, and its state.
+pub struct Conn<S> {
+    /// The socket.
+    pub stream: S,
+    /// The session it belongs to; `None` while its last bytes are flushed after that has ended.
+    pub owner: Option<SessionKey>,
+    /// Its place in a relayed pair: the link, and which of the two it is.
+    pub link: Option<(LinkKey, usize)>,
+    /// Read, not yet taken by the session.
+    pub rx: Ring,
+    /// To be written.
+    pub tx: Ring,
+    /// A connect timeout, or the deadline of the last flush.
+    pub timer: Option<TimerKey>,
+    /// The peer's address.
+    pub peer: SocketAddr,
+    /// What the session calls it (a connect's tag).
+    pub tag: u32,
+    /// The connect has not ended yet.
+    pub connecting: bool,
+    /// A read may give bytes; cleared by a short read or `WouldBlock`.
+    pub can_read: bool,
+    /// A write may take bytes; cleared by a short write or `WouldBlock`.
+    pub can_write: bool,
+    /// The peer's end was announced: a short read does not prove the socket dry.
+    pub read_closed: bool,
+    /// The end of the stream was read.
+    pub ended: bool,
+    /// The session has been told of the end.
+    pub end_told: bool,
+    /// The writing side is to be shut once `tx` is empty.
+    pub shut_wanted: bool,
+    /// The writing side is shut.
+    pub shut: bool,
+    /// It is on the worker's list of connections to flush.
+    pub dirty: bool,
+    /// It is on the worker's list of connections to read this turn or the next.
+    pub queued: bool,
+    /// The session is to be told when `tx` has fallen under its low mark.
+    pub tell_drained: bool,
+}
+
+impl<S: Stream> Conn<S> {
+    /// A stream that is `connecting`, or connected.
+    pub fn new(stream: S, peer: SocketAddr, connecting: bool) -> Self {
+        Self {
+            stream,
+            owner: None,
+            link: None,
+            rx: Ring::default(),
+            tx: Ring::default(),
+            timer: None,
+            peer,
+            tag: 0,
+            connecting,
+            // What a socket holds when it comes under watch is reported as its first event, so
+            // reading ahead of that would often find nothing; a fresh socket always takes bytes.
+            can_read: false,
+            can_write: !connecting,
+            read_closed: false,
+            ended: false,
+            end_told: false,
+            shut_wanted: false,
+            shut: false,
+            dirty: false,
+            queued: false,
+            tell_drained: false,
+        }
+    }
+
+    /// One read of up to `blocks` blocks into `rx`.
+    ///
+    /// `None` when the pool is used up. Afterwards `can_read` says whether another may give more.
+    pub fn read(&mut self, pool: &mut Pool, blocks: usize) -> Option<io::Result<usize>> {
+        let stream = &mut self.stream;
+        let outcome = self.rx.fill(pool, blocks, |slices| stream.read(slices))?;
+        Some(match outcome {
+            Ok(filled) => {
+                self.note_read(filled.count, filled.room);
+                Ok(filled.count)
+            }
+            Err(error) => self.note_read_error(error),
+        })
+    }
+
+    /// Books a read of `count` bytes where `room` were offered.
+    pub fn note_read(&mut self, count: usize, room: usize) {
+        if count == 0 {
+            self.ended = true;
+            self.can_read = false;
+        } else if count < room && !self.read_closed {
+            // Edge-triggered: a short read has emptied the socket, and the next byte makes a new
+            // event. Only an announced end may lie behind it without one.
+            self.can_read = false;
+        }
+    }
+
+    /// Books a failed read: nothing to read is no failure.
+    pub fn note_read_error(&mut self, error: io::Error) -> io::Result<usize> {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                self.can_read = false;
+                Ok(0)
+            }
+            io::ErrorKind::Interrupted => Ok(0),
+            _ => {
+                self.can_read = false;
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes from `tx` until it is empty or the socket takes no more; how many bytes went.
+    ///
+    /// Shuts the writing side when that is wanted and nothing is left.
+    pub fn flush(&mut self, pool: &mut Pool) -> io::Result<usize> {
+        let mut written = 0;
+        while self.can_write && !self.tx.is_empty() {
+            let stream = &mut self.stream;
+            let mut offered = 0;
+            let outcome = self.tx.drain(pool, |slices| {
+                offered = slices.iter().map(|slice| slice.len()).sum();
+                stream.write(slices)
+            });
+            match outcome {
+                Ok(count) => {
+                    written += count;
+                    self.can_write = count == offered;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.can_write = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if self.shut_wanted && !self.shut && self.tx.is_empty() {
+            self.shut = true;
+            // A peer that has reset the connection already makes this fail; its reading side
+            // reports that in its own turn.
+            let _ = self.stream.shut();
+        }
+        Ok(written)
+    }
+
+    /// Gives all its blocks back.
+    pub fn release(&mut self, pool: &mut Pool) {
+        self.rx.clear(pool);
+        self.tx.clear(pool);
+    }
+}

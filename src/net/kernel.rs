@@ -1,0 +1,260 @@
+//! The real network: non-blocking sockets under one edge-triggered poll for each core.
+//!
+//! Every socket is registered once, for both directions, when it comes; epoll is never told
+//! anything about it again. Options that a listener passes on to what it accepts are set on the
+//! listener, so that accepting is one system call.
+
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use super::{ConnKey, ListenerKey, Network, Ready, Stream, Watched};
+use crate::reactor::{Bell, Key};
+use crate::sys;
+
+/// What every socket is given.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketOptions {
+    /// How long sent bytes may stay unacknowledged before the connection counts as lost.
+    pub user_timeout: Duration,
+    /// After how much silence the kernel probes whether the peer is still there.
+    pub keepalive: Duration,
+}
+
+/// One core's sockets, as its worker makes and watches them.
+pub struct Kernel {
+    registry: Registry,
+    options: SocketOptions,
+    reserve: Option<File>,
+}
+
+/// One core's poll: what the loop sleeps in.
+pub struct Poller {
+    poll: Poll,
+    events: Events,
+}
+
+/// A poll, the sockets under it, and the bell that ends its sleep.
+pub fn open(options: SocketOptions) -> io::Result<(Poller, Kernel, Arc<dyn Bell>)> {
+    let poll = Poll::new()?;
+    let bell = Arc::new(Waker::new(poll.registry(), BELL)?);
+    let kernel = Kernel {
+        registry: poll.registry().try_clone()?,
+        options,
+        reserve: Some(sys::reserve_descriptor()?),
+    };
+    let poller = Poller {
+        poll,
+        events: Events::with_capacity(EVENTS),
+    };
+    Ok((poller, kernel, bell))
+}
+
+impl Poller {
+    /// Sleeps until something is ready or `timeout` has passed (rounded up to a millisecond), and
+    /// gives what is ready, at most [`EVENTS`] things.
+    pub fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+    ) -> io::Result<impl Iterator<Item = Ready> + '_> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        Ok(self.events.iter().filter_map(ready))
+    }
+}
+
+impl Network for Kernel {
+    type Stream = TcpStream;
+    type Listener = TcpListener;
+
+    fn accept(&mut self, from: &mut TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        from.accept()
+    }
+
+    fn dial(&mut self, to: SocketAddr) -> io::Result<TcpStream> {
+        let kind = Type::STREAM.nonblocking().cloexec();
+        let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
+        self.options.apply(&socket)?;
+        match socket.connect(&to.into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+            _ => Ok(TcpStream::from_std(socket.into())),
+        }
+    }
+
+    fn watch(&mut self, stream: &mut TcpStream, key: ConnKey) -> io::Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.registry.register(stream, token(key, CONN), both)
+    }
+
+    fn watch_listener(&mut self, listener: &mut TcpListener, key: ListenerKey) -> io::Result<()> {
+        let token = token(key, LISTENER);
+        self.registry.register(listener, token, Interest::READABLE)
+    }
+
+    fn spend_reserve(&mut self) -> bool {
+        self.reserve.take().is_some()
+    }
+
+    fn restore_reserve(&mut self) {
+        if self.reserve.is_none() {
+            self.reserve = sys::reserve_descriptor().ok();
+        }
+    }
+}
+
+impl Stream for TcpStream {
+    fn read(&mut self, into: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.read_vectored(into)
+    }
+
+    fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.write_vectored(from)
+    }
+
+    fn shut(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+
+    fn connected(&mut self) -> io::Result<()> {
+        match self.take_error()? {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn abort(&mut self) {
+        // Failing means that the socket is gone already.
+        let _ = SockRef::from(&*self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl SocketOptions {
+    fn apply(&self, socket: &Socket) -> io::Result<()> {
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_user_timeout(Some(self.user_timeout))?;
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(self.keepalive))
+    }
+}
+
+/// A listening socket for one core; every core binds one of its own to the same address, and the
+/// system spreads the connections over them.
+///
+/// Errors are the system's: address in use, permission, no such address.
+pub fn bind(address: SocketAddr, options: SocketOptions) -> io::Result<TcpListener> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `[::]` serves IPv4 as well, and says so whatever the system's default is.
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    options.apply(&socket)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+/// Key and kind in one word: generation, then one bit of kind, then the slot.
+fn token<M>(key: Key<M>, kind: usize) -> Token {
+    Token((key.generation() as usize) << 32 | kind << 31 | key.index() as usize)
+}
+
+fn ready(event: &Event) -> Option<Ready> {
+    let Token(token) = event.token();
+    let whom = if event.token() == BELL {
+        Watched::Bell
+    } else {
+        let (index, generation) = (token as u32 & !(1 << 31), (token >> 32) as u32);
+        match token >> 31 & 1 {
+            LISTENER => Watched::Listener(Key::from_parts(index, generation)?),
+            _ => Watched::Conn(Key::from_parts(index, generation)?),
+        }
+    };
+    let read_closed = event.is_read_closed();
+    Some(Ready {
+        whom,
+        readable: event.is_readable() || read_closed || event.is_error(),
+        writable: event.is_writable() || event.is_error(),
+        read_closed: read_closed || event.is_error(),
+        hung_up: event.is_error() || (read_closed && event.is_write_closed()),
+    })
+}
+
+const CONN: usize = 0;
+const LISTENER: usize = 1;
+
+/// Generation 0 is no key's, so no key's token equals this one.
+const BELL: Token = Token(0);
+
+/// The most events of one poll: a turn stays short, and the rest waits for the next.
+const EVENTS: usize = 512;
+
+/// Connections that may wait for their accept; the system cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPTIONS: SocketOptions = SocketOptions {
+        user_timeout: Duration::from_secs(60),
+        keepalive: Duration::from_secs(60),
+    };
+
+    #[test]
+    fn tokens_keep_key_and_kind_apart() {
+        let key = Key::<()>::from_parts(7, u32::MAX).unwrap();
+        let (conn, listener) = (token(key, CONN), token(key, LISTENER));
+        assert_ne!(conn, listener);
+        assert_eq!((conn.0 as u32, conn.0 >> 32), (7, u32::MAX as usize));
+    }
+
+    #[test]
+    fn a_refused_connect_is_reported_as_such() {
+        let gone = bind("127.0.0.1:0".parse().unwrap(), OPTIONS).unwrap();
+        let nobody = gone.local_addr().unwrap();
+        drop(gone);
+        let (mut poller, mut kernel, _bell) = open(OPTIONS).unwrap();
+        let mut stream = kernel.dial(nobody).unwrap();
+        let key = Key::from_parts(3, 5).unwrap();
+        kernel.watch(&mut stream, key).unwrap();
+        let first = poller.wait(Some(Duration::from_secs(10))).unwrap().next();
+        let ready = first.unwrap();
+        assert_eq!(ready.whom, Watched::Conn(key));
+        assert!(ready.writable && ready.hung_up);
+        let refused = stream.connected().unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn the_bell_ends_a_sleep() {
+        let (mut poller, _kernel, bell) = open(OPTIONS).unwrap();
+        let ringer = std::thread::spawn(move || bell.ring());
+        let got: Vec<_> = poller.wait(None).unwrap().collect();
+        ringer.join().unwrap();
+        assert_eq!(got.len(), 1);
+        assert_eq!(got[0].whom, Watched::Bell);
+    }
+
+    #[test]
+    fn accepted_sockets_inherit_the_options() {
+        let listener = bind("127.0.0.1:0".parse().unwrap(), OPTIONS).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert!(socket.keepalive().unwrap());
+        let timeout = socket.tcp_user_timeout().unwrap();
+        assert_eq!(timeout, Some(OPTIONS.user_timeout));
+    }
+}

@@ -1,0 +1,77 @@
+//! A listening socket and its protection against running out of descriptors.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::reactor::{Key, TimerKey};
+
+/// Marks the keys of a worker's listener table.
+pub enum ListenerMark {}
+
+/// The name of a listener on its own core.
+pub type ListenerKey = Key<ListenerMark>;
+
+/// One listening socket of one core.
+pub struct Listener<L> {
+    /// The socket.
+    pub socket: L,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Which of the server's services its connections belong to.
+    pub service: usize,
+    /// Connections may be waiting; cleared when an accept finds none.
+    pub can_accept: bool,
+    /// It is on the worker's list of listeners to accept from again.
+    pub queued: bool,
+    /// Set while it rests because a connection could not be taken.
+    pub rest: Option<TimerKey>,
+    backoff: Duration,
+}
+
+impl<L> Listener<L> {
+    /// A listener that may have connections waiting already.
+    pub fn new(socket: L, address: SocketAddr, service: usize) -> Self {
+        Self {
+            socket,
+            address,
+            service,
+            can_accept: false,
+            queued: false,
+            rest: None,
+            backoff: FIRST_REST,
+        }
+    }
+
+    /// How long to rest after a connection could not be taken: longer each time in a row, so that
+    /// a full process neither spins nor waits long once there is room.
+    pub fn next_rest(&mut self) -> Duration {
+        let rest = self.backoff;
+        self.backoff = (rest * 2).min(LONGEST_REST);
+        rest
+    }
+
+    /// Forgets earlier failures: a connection was taken.
+    pub fn accepted(&mut self) {
+        self.backoff = FIRST_REST;
+    }
+}
+
+const FIRST_REST: Duration = Duration::from_millis(10);
+
+/// Two tries a second cost nothing, and a freed descriptor is used within half a second even when
+/// another core freed it.
+const LONGEST_REST: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rests_double_up_to_half_a_second_and_start_over() {
+        let mut listener = Listener::new((), "127.0.0.1:1".parse().unwrap(), 0);
+        let rests: Vec<_> = (0..8).map(|_| listener.next_rest().as_millis()).collect();
+        assert_eq!(rests, [10, 20, 40, 80, 160, 320, 500, 500]);
+        listener.accepted();
+        assert_eq!(listener.next_rest(), FIRST_REST);
+    }
+}

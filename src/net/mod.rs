@@ -1,0 +1,90 @@
+//! Sockets: what a worker does to the outside, behind two traits.
+//!
+//! [`Network`] and [`Stream`] are everything that the engine asks of an operating system.
+//! [`Kernel`] answers with real sockets; the simulation answers with scripted ones, so that it
+//! runs the very engine that ships. No protocol word occurs here.
+
+mod conn;
+mod kernel;
+mod listener;
+mod quota;
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+
+pub use conn::{Conn, ConnKey, ConnMark, LinkKey, LinkMark};
+pub use kernel::{Kernel, Poller, SocketOptions, bind, open};
+pub use listener::{Listener, ListenerKey, ListenerMark};
+pub use quota::{Place, Quota, Shed};
+
+/// One connected (or connecting) stream socket. Nothing here blocks.
+pub trait Stream {
+    /// One vectored read. `Ok(0)` is the end of the stream.
+    fn read(&mut self, into: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
+
+    /// One vectored write; may take less than offered.
+    fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Tells the peer that no more bytes will come (FIN).
+    fn shut(&mut self) -> io::Result<()>;
+
+    /// How a connect ended: `Ok` when the stream is connected.
+    fn connected(&mut self) -> io::Result<()>;
+
+    /// Makes the coming close a reset instead of a FIN.
+    fn abort(&mut self);
+}
+
+/// Where sockets come from.
+pub trait Network {
+    /// Its stream sockets.
+    type Stream: Stream;
+    /// Its listening sockets.
+    type Listener;
+
+    /// Takes one waiting connection.
+    fn accept(&mut self, from: &mut Self::Listener) -> io::Result<(Self::Stream, SocketAddr)>;
+
+    /// Begins to connect. The outcome comes as writability of the stream, then
+    /// [`Stream::connected`] tells it.
+    fn dial(&mut self, to: SocketAddr) -> io::Result<Self::Stream>;
+
+    /// Has the readiness of a stream reported, both ways, once per change.
+    fn watch(&mut self, stream: &mut Self::Stream, key: ConnKey) -> io::Result<()>;
+
+    /// Has waiting connections reported, once per change.
+    fn watch_listener(&mut self, listener: &mut Self::Listener, key: ListenerKey)
+    -> io::Result<()>;
+
+    /// Makes room for one more descriptor by closing the one in reserve; true if there was one.
+    fn spend_reserve(&mut self) -> bool;
+
+    /// Takes a descriptor into reserve again, if one can be had.
+    fn restore_reserve(&mut self);
+}
+
+/// Something that became ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// Whose readiness it is.
+    pub whom: Watched,
+    /// Bytes, the end of the stream, an error, or a connection to accept may be had.
+    pub readable: bool,
+    /// Bytes may be written, or a connect has ended.
+    pub writable: bool,
+    /// The peer has closed its writing side, or the whole connection.
+    pub read_closed: bool,
+    /// Both sides are closed, by an error or a reset.
+    pub hung_up: bool,
+}
+
+/// What a worker's poll watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// A stream.
+    Conn(ConnKey),
+    /// A listener.
+    Listener(ListenerKey),
+    /// The mailbox's bell.
+    Bell,
+}

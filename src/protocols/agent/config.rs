@@ -1,0 +1,250 @@
+//! The agent role's keys, and its routes. Reading only: what a token or a route does is told in
+//! the role's own room.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::config::{Entry, Item, Key, Kind, Secret, Settings, Value};
+use crate::store;
+
+/// The agent role's part of the configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where it listens; empty means that the role is off.
+    pub listen: Vec<SocketAddr>,
+    /// What an agent must know before it may update; none lets everybody.
+    pub token: Option<Secret>,
+    /// The longest payload of a frame, in bytes.
+    pub max_payload: usize,
+    /// The longest that a query may wait for its key, whatever the client asks for.
+    pub max_wait: Duration,
+    /// What the store may hold.
+    pub store: store::Limits,
+    /// The traffic proxy's services, in the order of the file.
+    pub routes: Vec<Route>,
+}
+
+/// A service of the traffic proxy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// The service's name, as clients send it.
+    pub name: String,
+    /// What a client must send with it; none is not checked.
+    pub token: Option<Secret>,
+    /// Field -> its hosts, in the order of the file. No list is empty and no field occurs twice.
+    pub fields: Vec<(String, Vec<Target>)>,
+}
+
+/// A host behind a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// A name or an IP address, without brackets.
+    pub host: String,
+    /// The port, never 0.
+    pub port: u16,
+}
+
+impl Config {
+    /// Reads the role's keys; mistakes are left in `settings`.
+    pub fn read(settings: &mut Settings) -> Config {
+        let config = Config {
+            listen: settings.addresses("agent.listen"),
+            token: settings.secret("agent.token"),
+            max_payload: bytes(settings.size("agent.max_payload")),
+            max_wait: settings.time("agent.max_wait"),
+            store: store::Limits {
+                max_value: bytes(settings.size("agent.max_value")),
+                max_records: settings.count("agent.max_records"),
+                max_bytes: bytes(settings.size("agent.max_bytes")),
+            },
+            routes: routes(settings),
+        };
+        let open = config.listen.iter().find(|at| !at.ip().is_loopback());
+        if let (Some(address), None) = (open, &config.token) {
+            settings.warn(format!(
+                "agent listens on {address} without a token: whoever reaches it may update; set `agent.token`"
+            ));
+        }
+        config
+    }
+}
+
+/// `host:port`, an IPv6 address in brackets.
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+fn routes(settings: &mut Settings) -> Vec<Route> {
+    let entries = settings.tables("routes");
+    entries
+        .iter()
+        .filter_map(|entry| route(entry, settings))
+        .collect()
+}
+
+fn route(entry: &Entry, settings: &mut Settings) -> Option<Route> {
+    let [token, hosts] = settings.fields(&entry.item, ["token", "hosts"], ROUTE)?;
+    let token = token.and_then(|item| settings.secret_of(&item, "token"));
+    let fields = match hosts {
+        Some(Item {
+            value: Value::Table(entries),
+            ..
+        }) if !entries.is_empty() => fields(&entries, settings),
+        other => {
+            let at = other.map_or(entry.at, |item| item.at);
+            settings.mistake(at, format!("a route without hosts; write {ROUTE}"));
+            Vec::new()
+        }
+    };
+    Some(Route {
+        name: entry.name.clone(),
+        token,
+        fields,
+    })
+}
+
+fn fields(entries: &[Entry], settings: &mut Settings) -> Vec<(String, Vec<Target>)> {
+    let mut fields = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let targets = targets(&entry.item, settings);
+        if !targets.is_empty() {
+            fields.push((entry.name.clone(), targets));
+        }
+    }
+    fields
+}
+
+/// One host, or a list of them that are used in turn.
+fn targets(item: &Item, settings: &mut Settings) -> Vec<Target> {
+    let items = match &item.value {
+        Value::List(items) if items.is_empty() => {
+            settings.mistake(item.at, format!("an empty list of hosts; write {HOST}"));
+            return Vec::new();
+        }
+        Value::List(items) => items.as_slice(),
+        _ => std::slice::from_ref(item),
+    };
+    let mut known = HashSet::new();
+    let mut targets = Vec::with_capacity(items.len());
+    for item in items {
+        let Some(target) = target(item, settings) else {
+            continue;
+        };
+        if known.insert((target.host.clone(), target.port)) {
+            targets.push(target);
+        } else {
+            settings.mistake(item.at, format!("{target} is twice in this list"));
+        }
+    }
+    targets
+}
+
+fn target(item: &Item, settings: &mut Settings) -> Option<Target> {
+    let [host, service] = settings.fields(item, ["host", "service"], HOST)?;
+    for (name, field) in [("host", &host), ("service", &service)] {
+        if field.is_none() {
+            settings.mistake(item.at, format!("no `{name}`; write {HOST}"));
+        }
+    }
+    // Both are read before either is missed, so that the mistakes of both are told.
+    let host = host.and_then(|item| settings.host_of(&item));
+    let port = service.and_then(|item| settings.port_of(&item));
+    Some(Target {
+        host: host?,
+        port: port?,
+    })
+}
+
+fn bytes(size: u64) -> usize {
+    usize::try_from(size).unwrap_or(usize::MAX)
+}
+
+/// The agent role's keys.
+pub const KEYS: &[Key] = &[
+    Key::new(
+        "agent.listen",
+        Kind::Addresses,
+        "127.0.0.1:7100",
+        "agent store and traffic proxy",
+    )
+    .flag("agent"),
+    Key::new(
+        "agent.token",
+        Kind::Secret,
+        "",
+        "what an agent must send before it may update",
+    )
+    .flag("token-file"),
+    Key::new(
+        "agent.max_payload",
+        Kind::Size {
+            least: 64,
+            most: LONGEST_PAYLOAD,
+        },
+        "512K",
+        "longest payload of a frame",
+    )
+    .flag("agent-max-payload"),
+    Key::new(
+        "agent.max_wait",
+        Kind::Time {
+            least: Duration::ZERO,
+            most: Duration::from_secs(24 * 3600),
+        },
+        "60s",
+        "longest wait of a query for its key",
+    )
+    .flag("agent-max-wait"),
+    Key::new(
+        "agent.max_value",
+        Kind::Size {
+            least: 0,
+            most: LONGEST_PAYLOAD,
+        },
+        "512K",
+        "longest value in the store",
+    )
+    .flag("agent-max-value"),
+    Key::new(
+        "agent.max_records",
+        Kind::Count {
+            least: 0,
+            most: 1_000_000_000,
+        },
+        "1000000",
+        "values in the store",
+    )
+    .flag("agent-max-records"),
+    Key::new(
+        "agent.max_bytes",
+        Kind::Size {
+            least: 0,
+            most: 1 << 44,
+        },
+        "1G",
+        "ids, sections and values in the store, in all",
+    )
+    .flag("agent-max-bytes"),
+    Key::new(
+        "routes",
+        Kind::Tables,
+        "",
+        "the services of the traffic proxy",
+    ),
+];
+
+/// The protocol's own bound.
+const LONGEST_PAYLOAD: u64 = 512 << 10;
+
+/// What a route looks like, for the one who wrote another thing.
+const ROUTE: &str =
+    r#"`hosts` as a table, such as { default = { host = "example.com", service = "http" } }"#;
+
+/// What a host looks like.
+const HOST: &str = r#"a host, such as { host = "example.com", service = "http" }"#;

@@ -1,0 +1,155 @@
+//! The agent role: a store of records and a traffic proxy on one port.
+//!
+//! # What the document says
+//!
+//! Two services share one frame format (see [`wire`] for its fields): `update` and `query` of
+//! records under an id and a section, and a traffic request that finds a service by name, checks
+//! its token, finds a host by field (else by the field `default`), connects, and relays until both
+//! sides have closed. Whatever cannot be served closes the connection without a byte.
+//!
+//! # Decisions
+//!
+//! * Both dialects are spoken on one port, told apart frame by frame; a reply goes out in the
+//!   dialect of its request.
+//! * Frames on one connection are served in order. A stock client that has sent nothing more when
+//!   its reply is ready is answered and closed, as such clients expect; every other connection
+//!   stays open until the client closes, or is silent for the idle timeout.
+//! * A client that has shut its sending side still gets its answer, also of a query that waits.
+//! * A query's wait is cut to `max_wait` and ended by the update itself. When the server stops, a
+//!   waiting query is closed, not answered: nobody knows whether the record would have come.
+//! * With a token set, `update` without a good `auth` before it on the same connection is answered
+//!   by code 1; the connection lives on, and queries are free. Tokens are compared as digests, in
+//!   constant time, and an unknown service costs the same comparison as a wrong token.
+//! * A value that would not fit into a reply of its own dialect is refused when it is stored; one
+//!   stored in the other dialect that does not fit by a few bytes is answered by code 1.
+//! * A new frame may begin while an answer is on its way out, but no request is served while more
+//!   than [`UNSENT`] bytes of answers wait for a client that does not read.
+//! * `sniff` from a loopback address answers with an address of `eth0`, else of the first other
+//!   interface that is up, as found when the server started.
+//! * A service's hosts for one field are used in turn; one that could not be reached is passed over
+//!   for five seconds while there are others. At most three connect timeouts pass in all.
+//!
+//! # States
+//!
+//! ```text
+//!               ┌────────────────────────── reply ──────────────────────────┐
+//!               v                                                           │
+//!   accept ─> Reading ─── update ──────────> Storing ── on disk, refused ───┤
+//!               │  ├───── query, missing ──> Waiting ── set, time over ─────┤
+//!               │  └───── query, sniff, auth ───────────────────────────────┘
+//!               └── traffic ─> Dialling ─ connected ─> Relaying ─> end
+//! ```
+
+pub mod client;
+pub mod config;
+mod routes;
+mod session;
+pub mod wire;
+
+use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+pub use config::Config;
+pub use session::UNSENT;
+
+use self::routes::{Routes, Token};
+use crate::control::resolver::Names;
+use crate::session::{Seat, Service, Session};
+use crate::store::Memory;
+use crate::sys;
+
+/// The configured agent role.
+pub struct Agent {
+    config: Config,
+    timeouts: Timeouts,
+    memory: Memory,
+    names: Names,
+    own_address: IpAddr,
+}
+
+/// The server's deadlines, as far as this role needs them.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// From the first byte of a frame, or the accept, to the frame's last byte.
+    pub handshake: Duration,
+    /// For one try to reach a backend.
+    pub connect: Duration,
+    /// Silence between frames.
+    pub idle: Duration,
+}
+
+impl Agent {
+    /// The role by its configuration, on the store's memory and the resolver's names.
+    pub fn new(config: Config, timeouts: Timeouts, memory: Memory, names: Names) -> Self {
+        Self {
+            config,
+            timeouts,
+            memory,
+            names,
+            own_address: own_address(),
+        }
+    }
+}
+
+impl Service for Agent {
+    fn role(&self) -> &'static str {
+        "agent"
+    }
+
+    fn listen(&self) -> &[SocketAddr] {
+        &self.config.listen
+    }
+
+    fn seat(&self, _core: u8) -> Box<dyn Seat> {
+        let connect = self.timeouts.connect;
+        Box::new(AgentSeat(Rc::new(Desk {
+            timeouts: self.timeouts,
+            max_payload: self.config.max_payload,
+            max_wait: self.config.max_wait,
+            token: Token::of(self.config.token.as_ref()),
+            routes: Routes::new(&self.config.routes, connect, &self.names),
+            memory: self.memory.clone(),
+            own_address: self.own_address,
+            payload: RefCell::default(),
+            reply: RefCell::default(),
+        })))
+    }
+}
+
+struct AgentSeat(Rc<Desk>);
+
+impl Seat for AgentSeat {
+    fn accept(&mut self) -> Box<dyn Session> {
+        Box::new(session::AgentSession::new(Rc::clone(&self.0)))
+    }
+}
+
+/// What the sessions of one core share.
+struct Desk {
+    timeouts: Timeouts,
+    max_payload: usize,
+    max_wait: Duration,
+    token: Token,
+    routes: Routes,
+    memory: Memory,
+    own_address: IpAddr,
+    /// The unmasked payload of the frame that is being served.
+    payload: RefCell<Vec<u8>>,
+    /// The reply that is being made.
+    reply: RefCell<Vec<u8>>,
+}
+
+/// What a client on this host is told when it asks for its address.
+fn own_address() -> IpAddr {
+    let found = sys::interface_addresses().unwrap_or_default();
+    let usable = |ip: &IpAddr| match ip {
+        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
+        IpAddr::V6(_) => false,
+    };
+    let mut others = found.iter().filter(|(_, ip)| usable(ip));
+    let eth0 = others.clone().find(|(name, _)| name == "eth0");
+    eth0.or_else(|| others.next())
+        .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |(_, ip)| *ip)
+}

@@ -1,0 +1,112 @@
+//! The traffic proxy's table: service and field to targets, guarded by tokens.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ring::digest::{Digest, SHA256, digest};
+use subtle::ConstantTimeEq;
+
+use super::config::Route;
+use crate::config::Secret;
+use crate::control::resolver::Names;
+use crate::upstream::{Target, Targets};
+
+/// A secret to compare with, kept as its digest; none lets everything pass.
+///
+/// Comparing digests takes the same time whatever the lengths and wherever the first difference.
+pub struct Token(Option<Digest>);
+
+impl Token {
+    /// An empty secret is none.
+    pub fn of(secret: Option<&Secret>) -> Self {
+        let secret = secret.map(Secret::expose).filter(|bytes| !bytes.is_empty());
+        Self(secret.map(|bytes| digest(&SHA256, bytes)))
+    }
+
+    /// True when there is a secret at all.
+    pub fn is_set(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// True when there is no secret, or `shown` is it.
+    pub fn admits(&self, shown: &[u8]) -> bool {
+        let shown = digest(&SHA256, shown);
+        match &self.0 {
+            Some(secret) => secret.as_ref().ct_eq(shown.as_ref()).into(),
+            None => true,
+        }
+    }
+}
+
+/// All services of one core.
+pub struct Routes {
+    services: HashMap<Box<[u8]>, Hosts>,
+    /// Compared with when the service is unknown, so that this takes as long as a wrong token.
+    nobody: Token,
+}
+
+struct Hosts {
+    name: Rc<str>,
+    token: Token,
+    fields: HashMap<Box<[u8]>, (Rc<str>, Rc<Targets>)>,
+}
+
+/// Where a traffic request leads.
+pub struct Way {
+    /// The service's name in the configuration.
+    pub service: Rc<str>,
+    /// The field's name in the configuration: `default` when the request's own is not there.
+    pub field: Rc<str>,
+    /// The hosts to try.
+    pub targets: Rc<Targets>,
+}
+
+impl Routes {
+    /// The table by the configuration.
+    pub fn new(routes: &[Route], connect_timeout: Duration, names: &Names) -> Self {
+        let services = routes.iter().map(|route| {
+            let fields = route.fields.iter().map(|(field, targets)| {
+                let list = targets.iter().map(|target| Target {
+                    host: target.host.as_str().into(),
+                    port: target.port,
+                });
+                let targets = Targets::new(list.collect(), connect_timeout, names.clone());
+                (field.as_bytes().into(), (Rc::from(field.as_str()), targets))
+            });
+            let hosts = Hosts {
+                name: Rc::from(route.name.as_str()),
+                token: Token::of(route.token.as_ref()),
+                fields: fields.collect(),
+            };
+            (route.name.as_bytes().into(), hosts)
+        });
+        Self {
+            services: services.collect(),
+            nobody: Token(Some(digest(&SHA256, b"no service has this name"))),
+        }
+    }
+
+    /// The way of a request; the error says what is wrong with it, for the log alone.
+    pub fn find(&self, service: &[u8], field: &[u8], token: &[u8]) -> Result<Way, &'static str> {
+        let Some(hosts) = self.services.get(service) else {
+            self.nobody.admits(token);
+            return Err("service unknown");
+        };
+        if !hosts.token.admits(token) {
+            return Err("token wrong");
+        }
+        let own = hosts.fields.get(field);
+        let Some((field, targets)) = own.or_else(|| hosts.fields.get(DEFAULT)) else {
+            return Err("neither field nor default");
+        };
+        Ok(Way {
+            service: Rc::clone(&hosts.name),
+            field: Rc::clone(field),
+            targets: Rc::clone(targets),
+        })
+    }
+}
+
+/// The field that serves requests whose own is not configured.
+const DEFAULT: &[u8] = b"default";

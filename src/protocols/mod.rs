@@ -1,0 +1,3 @@
+//! The protocols, one room each.
+
+pub mod agent;

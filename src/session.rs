@@ -1,0 +1,270 @@
+//! The contract between a protocol and the engine.
+//!
+//! A session is one protocol conversation. It owns no socket, reads no clock, never blocks: it is
+//! told an [`Event`], looks at bytes, and asks for what it wants through [`Cx`]. Everything that
+//! touches the system is an [`Action`], performed after the call; so tests assert on actions, and
+//! a session can never re-enter the engine.
+//!
+//! ```text
+//!   Accepted ──> Data* ──> Reply / Connected ... ──> Err(Close)       one Close for each session
+//!                           └── relay(a, b) ──> Relayed ──> Err(Close)
+//! ```
+//!
+//! A [`Service`] is a configured protocol; each core has a [`Seat`] of it, which makes the
+//! sessions of that core and may hold what they share.
+
+mod close;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+pub use close::{Cause, Close, Side};
+
+use crate::buffer::Ring;
+use crate::control::{Command, Reply};
+use crate::net::ConnKey;
+use crate::reactor::Handle;
+
+/// One conversation.
+pub trait Session {
+    /// Takes one event. `Err` ends the session: with a graceful [`Close`] what is still to be
+    /// written is flushed first.
+    fn handle(&mut self, event: Event<'_>, cx: &mut Cx<'_>) -> Result<(), Close>;
+
+    /// Appends ` key=value` words that say what this session is about, for its log line. Never a
+    /// secret, never payload.
+    fn describe(&self, out: &mut String);
+}
+
+/// What a session is told.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The connection that the session was made for; always the first event.
+    Accepted {
+        /// The connection, a downstream one.
+        conn: ConnKey,
+        /// Who it is.
+        peer: SocketAddr,
+    },
+    /// Bytes wait in `rx`. What is left in it is offered again with the next bytes, or after
+    /// [`Cx::resume`]; a full ring stops the reading.
+    Data {
+        /// Whose bytes.
+        conn: ConnKey,
+        /// The bytes; consume what is understood.
+        rx: &'a mut Ring,
+        /// No byte will follow those in `rx`.
+        last: bool,
+    },
+    /// The peer's end of the stream, told once, after its last byte was consumed.
+    Eof {
+        /// Whose end.
+        conn: ConnKey,
+    },
+    /// A connection on which much was queued has sent all but a little of it.
+    Drained {
+        /// Which.
+        conn: ConnKey,
+    },
+    /// A connect succeeded.
+    Connected {
+        /// The new connection.
+        conn: ConnKey,
+        /// The tag given to [`Cx::connect`].
+        tag: u32,
+    },
+    /// A connect failed or took too long.
+    Refused {
+        /// The tag given to [`Cx::connect`].
+        tag: u32,
+        /// Why.
+        why: io::ErrorKind,
+    },
+    /// A connection broke and is closed.
+    Lost {
+        /// Which.
+        conn: ConnKey,
+        /// How.
+        why: io::ErrorKind,
+    },
+    /// A timer armed with [`Cx::arm`] fired.
+    Timer {
+        /// Its tag.
+        tag: u8,
+    },
+    /// The answer to [`Cx::ask`].
+    Reply {
+        /// The ticket given with the question.
+        ticket: u32,
+        /// The answer.
+        reply: Reply,
+    },
+    /// A relay has ended; both its connections are closed.
+    Relayed(Relayed),
+    /// The server stops taking work: end now, or as soon as what is under way is done.
+    Stopping,
+}
+
+/// How a relay went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relayed {
+    /// Bytes from the first connection of [`Cx::relay`] to the second, and back.
+    pub moved: [u64; 2],
+    /// What ended it: both ends closed in order, or the first failure.
+    pub end: RelayEnd,
+}
+
+/// What ended a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayEnd {
+    /// Both ends sent all they had and closed.
+    Finished,
+    /// Neither sent a byte for the idle timeout.
+    Idle,
+    /// The connection of that index in [`Cx::relay`] broke; the other was reset, too.
+    Broken(usize, io::ErrorKind),
+}
+
+/// What a session asks for; the engine does it when the call has returned.
+#[derive(Debug)]
+pub enum Action {
+    /// See [`Cx::connect`].
+    Connect {
+        /// Where to.
+        to: SocketAddr,
+        /// The longest wait.
+        within: Duration,
+        /// What the session calls the attempt.
+        tag: u32,
+    },
+    /// See [`Cx::relay`].
+    Relay(ConnKey, ConnKey),
+    /// See [`Cx::finish`].
+    Finish(ConnKey),
+    /// See [`Cx::resume`].
+    Resume(ConnKey),
+    /// See [`Cx::arm`].
+    Arm(u8, Duration),
+    /// See [`Cx::disarm`].
+    Disarm(u8),
+    /// See [`Cx::ask`].
+    Ask(u32, Command),
+}
+
+/// The rings that sessions may write to while they are called.
+pub trait Outlets {
+    /// Queues bytes on a connection.
+    fn send(&mut self, conn: ConnKey, bytes: &[u8]);
+    /// How many bytes are queued on it.
+    fn unsent(&self, conn: ConnKey) -> usize;
+}
+
+/// What a session may do during a call.
+pub struct Cx<'a> {
+    /// The time of this turn.
+    pub now: Instant,
+    /// The session's own address.
+    pub handle: Handle,
+    actions: &'a mut Vec<Action>,
+    outlets: &'a mut dyn Outlets,
+    random: &'a mut u64,
+}
+
+impl<'a> Cx<'a> {
+    /// The engine's side: where the actions go, and the rings.
+    pub fn new(
+        now: Instant,
+        handle: Handle,
+        actions: &'a mut Vec<Action>,
+        outlets: &'a mut dyn Outlets,
+        random: &'a mut u64,
+    ) -> Self {
+        Self {
+            now,
+            handle,
+            actions,
+            outlets,
+            random,
+        }
+    }
+
+    /// Queues bytes that the session made; they leave at the end of the turn. A session bounds
+    /// what it queues by reading no further request until [`Cx::unsent`] has fallen.
+    pub fn send(&mut self, conn: ConnKey, bytes: &[u8]) {
+        self.outlets.send(conn, bytes);
+    }
+
+    /// How many bytes wait to leave on a connection.
+    pub fn unsent(&self, conn: ConnKey) -> usize {
+        self.outlets.unsent(conn)
+    }
+
+    /// Dials an upstream: [`Event::Connected`] or [`Event::Refused`] follows, within `within`.
+    pub fn connect(&mut self, to: SocketAddr, within: Duration, tag: u32) {
+        self.actions.push(Action::Connect { to, within, tag });
+    }
+
+    /// Joins two connections of this session: every byte of each, those already in its ring
+    /// first, goes to the other until both have ended. Then [`Event::Relayed`] follows.
+    pub fn relay(&mut self, a: ConnKey, b: ConnKey) {
+        self.actions.push(Action::Relay(a, b));
+    }
+
+    /// Sends the end of the stream after what is queued; reading goes on.
+    pub fn finish(&mut self, conn: ConnKey) {
+        self.actions.push(Action::Finish(conn));
+    }
+
+    /// Asks for [`Event::Data`] again with what lies in the connection's ring, and for reading to
+    /// go on.
+    pub fn resume(&mut self, conn: ConnKey) {
+        self.actions.push(Action::Resume(conn));
+    }
+
+    /// Arms (or arms anew) the timer `tag`, one of [`TIMERS`].
+    pub fn arm(&mut self, tag: u8, after: Duration) {
+        assert!(usize::from(tag) < TIMERS, "a session has {TIMERS} timers");
+        self.actions.push(Action::Arm(tag, after));
+    }
+
+    /// Cancels the timer `tag` if it is armed.
+    pub fn disarm(&mut self, tag: u8) {
+        self.actions.push(Action::Disarm(tag));
+    }
+
+    /// Asks the control thread; [`Event::Reply`] with the same ticket follows.
+    pub fn ask(&mut self, ticket: u32, command: Command) {
+        self.actions.push(Action::Ask(ticket, command));
+    }
+
+    /// Random bits for masks and the like; not for secrets.
+    pub fn random(&mut self) -> u64 {
+        // xorshift64*: the seed is never zero, so the state never is.
+        *self.random ^= *self.random >> 12;
+        *self.random ^= *self.random << 25;
+        *self.random ^= *self.random >> 27;
+        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+}
+
+/// How many timers a session has.
+pub const TIMERS: usize = 2;
+
+/// A configured protocol.
+pub trait Service: Send + Sync {
+    /// Its name in the configuration, in log lines and in the address file.
+    fn role(&self) -> &'static str;
+
+    /// Where it listens.
+    fn listen(&self) -> &[SocketAddr];
+
+    /// Its part on one core.
+    fn seat(&self, core: u8) -> Box<dyn Seat>;
+}
+
+/// One core's part of a service.
+pub trait Seat {
+    /// A session for a connection that was just accepted.
+    fn accept(&mut self) -> Box<dyn Session>;
+}

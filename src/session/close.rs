@@ -1,0 +1,141 @@
+//! Why a session ended: exactly one reason for each, fit for a log line and a counter.
+
+use std::fmt;
+use std::io;
+
+use crate::wire::WireError;
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// Whose doing it was.
+    pub side: Side,
+    /// What happened.
+    pub cause: Cause,
+}
+
+/// One of the parties of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Who came to us.
+    Downstream,
+    /// Whom we dialled.
+    Upstream,
+    /// Towpath itself.
+    Own,
+}
+
+/// What ended a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// All was said and done.
+    Finished,
+    /// A frame broke the protocol.
+    Wire(WireError),
+    /// The stream ended inside a frame.
+    Truncated,
+    /// Something took longer than it may; the word says what.
+    Deadline(&'static str),
+    /// A socket failed during the operation named.
+    Io(&'static str, io::ErrorKind),
+    /// The request is against the configuration; the words say which part.
+    Denied(&'static str),
+    /// No address of the upstream could be reached; the words say why the last one could not.
+    Unreachable(&'static str),
+    /// There was no room for it; the words say where.
+    Overload(&'static str),
+    /// The server is stopping.
+    Stopping,
+    /// The session's code panicked.
+    Panicked,
+}
+
+impl Close {
+    /// The peer who came to us did it.
+    pub fn downstream(cause: Cause) -> Self {
+        let side = Side::Downstream;
+        Self { side, cause }
+    }
+
+    /// The peer whom we dialled did it.
+    pub fn upstream(cause: Cause) -> Self {
+        let side = Side::Upstream;
+        Self { side, cause }
+    }
+
+    /// We did it.
+    pub fn own(cause: Cause) -> Self {
+        let side = Side::Own;
+        Self { side, cause }
+    }
+
+    /// The ordinary end.
+    pub fn finished() -> Self {
+        Self::downstream(Cause::Finished)
+    }
+
+    /// True when what is still queued for the peers is flushed before their connections close.
+    pub fn is_graceful(&self) -> bool {
+        matches!(self.cause, Cause::Finished | Cause::Stopping)
+    }
+
+    /// True when somebody did wrong or something failed, so that an operator may want to know.
+    pub fn is_fault(&self) -> bool {
+        !self.is_graceful()
+    }
+}
+
+impl Cause {
+    /// One word for counters and for limiting log lines.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Cause::Finished => "finished",
+            Cause::Wire(_) => "protocol_error",
+            Cause::Truncated => "truncated",
+            Cause::Deadline(_) => "timeout",
+            Cause::Io(..) => "io_error",
+            Cause::Denied(_) => "denied",
+            Cause::Unreachable(_) => "unreachable",
+            Cause::Overload(_) => "overload",
+            Cause::Stopping => "stopping",
+            Cause::Panicked => "panicked",
+        }
+    }
+}
+
+impl From<WireError> for Close {
+    /// Frames come from downstream in every protocol that has frames at this point.
+    fn from(error: WireError) -> Self {
+        Self::downstream(Cause::Wire(error))
+    }
+}
+
+/// `downstream: protocol error: checksum ...`, and just the words for the ordinary end.
+impl fmt::Display for Close {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = match self.side {
+            _ if !self.is_fault() => return write!(f, "{}", self.cause),
+            Side::Downstream => "downstream",
+            Side::Upstream => "upstream",
+            Side::Own => "towpath",
+        };
+        write!(f, "{side}: {}", self.cause)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Finished => f.write_str("finished"),
+            Cause::Wire(error) => write!(f, "protocol error: {error}"),
+            Cause::Truncated => f.write_str("stream ended inside a frame"),
+            Cause::Deadline(what) => write!(f, "{what} timeout"),
+            Cause::Io(operation, kind) => write!(f, "{operation}: {kind}"),
+            Cause::Denied(why) => write!(f, "denied: {why}"),
+            Cause::Unreachable(why) => write!(f, "unreachable: {why}"),
+            Cause::Overload(place) => write!(f, "overload: {place}"),
+            Cause::Stopping => f.write_str("server stopping"),
+            Cause::Panicked => f.write_str("session panicked"),
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! What the database lies on: a file in a directory, memory for simulations, or a disk that
+//! fails on demand.
+//!
+//! It opens and watches; it knows no record. `disk` is its only caller inside the store;
+//! simulations may bring a medium of their own.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::ops::Bound;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redb::backends::{FileBackend, InMemoryBackend};
+use redb::{BackendError, StorageBackend};
+
+/// Something that the database can be opened on, more than once.
+pub trait Medium: Send {
+    /// What messages call it.
+    fn path(&self) -> &Path;
+
+    /// Opens it. The first time (`again` false) it is created where it does not exist; after a
+    /// failure (`again` true) it must be there, or else every record would seem deleted.
+    fn open(&mut self, again: bool) -> io::Result<Box<dyn StorageBackend>>;
+}
+
+/// The file `store.redb` in the data directory.
+pub(super) struct InDirectory {
+    directory: PathBuf,
+    file: PathBuf,
+}
+
+impl InDirectory {
+    pub(super) fn new(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_path_buf(),
+            file: directory.join(FILE_NAME),
+        }
+    }
+
+    /// Makes the directory and the file, for this user alone, and their names durable.
+    fn create(&self) -> io::Result<()> {
+        if !self.directory.is_dir() {
+            let mut builder = DirBuilder::new();
+            builder
+                .recursive(true)
+                .mode(0o700)
+                .create(&self.directory)?;
+            // A relative path of one part has the parent "", which is the working directory.
+            let parent = match self.directory.parent() {
+                Some(parent) if parent != Path::new("") => parent,
+                _ => Path::new("."),
+            };
+            File::open(parent)?.sync_all()?;
+        }
+        if !self.file.exists() {
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(false).mode(0o600);
+            options.open(&self.file)?.sync_all()?;
+            File::open(&self.directory)?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+impl Medium for InDirectory {
+    fn path(&self) -> &Path {
+        &self.file
+    }
+
+    fn open(&mut self, again: bool) -> io::Result<Box<dyn StorageBackend>> {
+        if !again {
+            self.create()?;
+        }
+        let file = OpenOptions::new().read(true).write(true).open(&self.file)?;
+        if !again {
+            forget_unfinished(&file)?;
+        }
+        let backend = FileBackend::new(file).map_err(|error| match error.into() {
+            redb::Error::Io(error) => error,
+            other => io::Error::other(other),
+        })?;
+        Ok(Box::new(backend))
+    }
+}
+
+/// Empties a file whose first making was interrupted, which the database would call damaged.
+///
+/// The database writes its magic number after everything else of a new file, and the trees
+/// behind the header only later. So no magic and nothing behind the header means that nothing
+/// was ever stored. The lock keeps this away from a file that another process is just making.
+fn forget_unfinished(file: &File) -> io::Result<()> {
+    let mut magic = [0; 8];
+    if file.read_at(&mut magic, 0)? == 0 || magic != [0; 8] {
+        return Ok(());
+    }
+    file.try_lock().map_err(|error| match error {
+        fs::TryLockError::WouldBlock => io::Error::from(io::ErrorKind::WouldBlock),
+        fs::TryLockError::Error(error) => error,
+    })?;
+    let mut block = vec![0; BLOCK];
+    let mut offset = PAGE as u64;
+    loop {
+        let count = file.read_at(&mut block, offset)?;
+        if count == 0 {
+            file.set_len(0)?;
+            break;
+        }
+        if block[..count].iter().any(|byte| *byte != 0) {
+            break;
+        }
+        offset += count as u64;
+    }
+    file.unlock()
+}
+
+/// Memory that lives as long as the store: for simulations, and gone after a failure, which it
+/// never has.
+pub(super) struct InMemory;
+
+impl Medium for InMemory {
+    fn path(&self) -> &Path {
+        Path::new("memory")
+    }
+
+    fn open(&mut self, again: bool) -> io::Result<Box<dyn StorageBackend>> {
+        if again {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(Box::new(InMemoryBackend::new()))
+    }
+}
+
+/// Passes everything on and remembers a failed sync.
+#[derive(Debug)]
+pub(super) struct Watched {
+    inner: Box<dyn StorageBackend>,
+    sync_failed: Arc<AtomicBool>,
+}
+
+impl Watched {
+    /// Takes a freshly opened medium into use. When a sync on it failed before, everything in it
+    /// is written and synced anew.
+    ///
+    /// The kernel forgets after a failed sync that the pages are not on the disk: it still reads
+    /// them back, but never writes them again. A database opened on that looks sound and breaks
+    /// at the next power cut. Writing every page again makes the kernel know it again.
+    pub(super) fn over(
+        inner: Box<dyn StorageBackend>,
+        sync_failed: &Arc<AtomicBool>,
+    ) -> io::Result<Self> {
+        if sync_failed.load(Ordering::Relaxed) {
+            // The database takes its own lock when it is opened on this; until then ours keeps
+            // another process from writing between our read and our write.
+            match inner.try_lock_range(Bound::Unbounded, Bound::Unbounded) {
+                Ok(true) => {
+                    write_again(inner.as_ref())?;
+                    inner.unlock_range(Bound::Unbounded, Bound::Unbounded)?;
+                }
+                Ok(false) => return Err(io::ErrorKind::WouldBlock.into()),
+                Err(BackendError::Unsupported) => write_again(inner.as_ref())?,
+                Err(error) => return Err(error.into()),
+            }
+            sync_failed.store(false, Ordering::Relaxed);
+        }
+        Ok(Self {
+            inner,
+            sync_failed: Arc::clone(sync_failed),
+        })
+    }
+}
+
+fn write_again(medium: &dyn StorageBackend) -> io::Result<()> {
+    let length = medium.len()?;
+    let mut block = vec![0; BLOCK];
+    let mut offset = 0;
+    while offset < length {
+        let count = (length - offset).min(BLOCK as u64) as usize;
+        medium.read(offset, &mut block[..count])?;
+        for (number, page) in block[..count].chunks(PAGE).enumerate() {
+            // Empty pages are left alone: they may be holes, which a full disk could not fill.
+            if page.iter().any(|byte| *byte != 0) {
+                medium.write(offset + (number * PAGE) as u64, page)?;
+            }
+        }
+        offset += count as u64;
+    }
+    medium.sync_data()
+}
+
+impl StorageBackend for Watched {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.inner.read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.inner.set_len(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.inner.sync_data().inspect_err(|_| {
+            self.sync_failed.store(true, Ordering::Relaxed);
+        })
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.inner.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.inner.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
+        self.inner.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.query_lock_range(start, end)
+    }
+}
+
+/// The database's file in the data directory.
+pub const FILE_NAME: &str = "store.redb";
+/// The database's unit of writing; its header fills the first one.
+const PAGE: usize = 4096;
+/// How much is read at once in a walk over a whole file.
+const BLOCK: usize = 1 << 20;

@@ -1,0 +1,223 @@
+//! Dialling an upstream: choose a target, resolve its name, try its addresses, go on to the next.
+//!
+//! A part for sessions that dial: they pass on the events that concern it and look at what it says.
+//! It opens nothing itself.
+//!
+//! ```text
+//!   start ─> target ─> name known? ──no──> Resolving ──answer──┐
+//!              ^           └─yes─────────────────────────────> Connecting ─> Connected
+//!              │  next target                                     │ refused: next address
+//!              └──────────────── none left of this target ────────┘
+//! ```
+//!
+//! Bounds: every target once and at most [`MOST_ADDRESSES`] addresses of each; every try within the
+//! connect timeout, all of them within [`OVERALL`] connect timeouts.
+
+use std::cell::Cell;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::control::resolver::Names;
+use crate::control::{Command, Reply};
+use crate::net::ConnKey;
+use crate::session::{Cause, Cx, Event};
+
+/// A host to dial, by name or address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// A name or an IP address in text.
+    pub host: Box<str>,
+    /// The TCP port.
+    pub port: u16,
+}
+
+/// Targets that serve the same purpose, used in turn; one core's view of them.
+pub struct Targets {
+    list: Vec<Candidate>,
+    next: Cell<usize>,
+    connect_timeout: Duration,
+    names: Names,
+}
+
+struct Candidate {
+    target: Target,
+    /// Known without asking anybody.
+    literal: Option<IpAddr>,
+    /// While this is in the future the target is tried only when no other is left.
+    failed_until: Cell<Option<Instant>>,
+}
+
+impl Targets {
+    /// Targets in the order of the configuration.
+    pub fn new(list: Vec<Target>, connect_timeout: Duration, names: Names) -> Rc<Self> {
+        let candidate = |target: Target| Candidate {
+            literal: target.host.parse().ok(),
+            target,
+            failed_until: Cell::new(None),
+        };
+        Rc::new(Self {
+            list: list.into_iter().map(candidate).collect(),
+            next: Cell::new(0),
+            connect_timeout,
+            names,
+        })
+    }
+
+    /// The order in which one dialler tries them: round robin, those that failed lately last.
+    fn order(&self, now: Instant) -> Vec<usize> {
+        let count = self.list.len();
+        let first = self.next.get();
+        self.next.set(if count == 0 { 0 } else { (first + 1) % count });
+        let turn = (0..count).map(|step| (first + step) % count);
+        let (rested, failed): (Vec<_>, Vec<_>) =
+            turn.partition(|&at| self.list[at].failed_until.get().is_none_or(|until| until <= now));
+        rested.into_iter().chain(failed).collect()
+    }
+}
+
+/// One connect on its way.
+pub struct Dialling {
+    targets: Rc<Targets>,
+    /// Targets still to be tried, the next one last.
+    untried: Vec<usize>,
+    /// The one that is being tried.
+    present: usize,
+    /// Its addresses still to be tried, the next one last.
+    addresses: Vec<IpAddr>,
+    deadline: Instant,
+    /// Numbers the tries, so that an answer to an earlier one is told apart.
+    attempt: u32,
+    last_failure: &'static str,
+}
+
+/// How far a dialling has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The event was taken, or concerns something else; wait for the next one.
+    Waiting,
+    /// Connected.
+    Connected(ConnKey),
+    /// Everything was tried.
+    Failed(Cause),
+}
+
+impl Dialling {
+    /// Begins with the target whose turn it is.
+    pub fn start(targets: &Rc<Targets>, cx: &mut Cx<'_>) -> (Self, Progress) {
+        let mut untried = targets.order(cx.now);
+        untried.reverse();
+        let mut dialling = Self {
+            targets: Rc::clone(targets),
+            untried,
+            present: 0,
+            addresses: Vec::new(),
+            deadline: cx.now + targets.connect_timeout * OVERALL,
+            attempt: 0,
+            last_failure: "no target",
+        };
+        let progress = dialling.next_target(cx);
+        (dialling, progress)
+    }
+
+    /// Takes an event of the session; those of other matters leave it as it is.
+    pub fn handle(&mut self, event: &Event<'_>, cx: &mut Cx<'_>) -> Progress {
+        match event {
+            Event::Reply { ticket, reply } if *ticket == self.attempt => match reply {
+                Reply::Resolved(Ok(addresses)) => self.resolved(addresses, cx),
+                Reply::Resolved(Err(_)) => self.give_up_target("name not resolved", cx),
+                Reply::Busy => self.give_up_target("resolver busy", cx),
+                _ => Progress::Waiting,
+            },
+            Event::Connected { conn, tag } if *tag == self.attempt => {
+                self.candidate().failed_until.set(None);
+                Progress::Connected(*conn)
+            }
+            Event::Refused { tag, why } if *tag == self.attempt => {
+                self.last_failure = words(*why);
+                self.next_address(cx)
+            }
+            _ => Progress::Waiting,
+        }
+    }
+
+    /// What is dialled, or was last: for log lines.
+    pub fn target(&self) -> &Target {
+        &self.candidate().target
+    }
+
+    fn candidate(&self) -> &Candidate {
+        &self.targets.list[self.present]
+    }
+
+    fn next_target(&mut self, cx: &mut Cx<'_>) -> Progress {
+        let Some(next) = self.untried.pop() else {
+            return Progress::Failed(Cause::Unreachable(self.last_failure));
+        };
+        self.present = next;
+        let candidate = self.candidate();
+        if let Some(address) = candidate.literal {
+            return self.resolved(&Arc::from([address]), cx);
+        }
+        if let Some(known) = self.targets.names.lookup(&candidate.target.host, cx.now) {
+            return self.resolved(&known, cx);
+        }
+        let host = candidate.target.host.clone();
+        self.attempt = self.attempt.wrapping_add(1);
+        cx.ask(self.attempt, Command::Resolve { host });
+        Progress::Waiting
+    }
+
+    fn resolved(&mut self, addresses: &Arc<[IpAddr]>, cx: &mut Cx<'_>) -> Progress {
+        let most = addresses.len().min(MOST_ADDRESSES);
+        self.addresses = addresses[..most].iter().rev().copied().collect();
+        self.last_failure = "name without addresses";
+        self.next_address(cx)
+    }
+
+    fn next_address(&mut self, cx: &mut Cx<'_>) -> Progress {
+        let left = self.deadline.saturating_duration_since(cx.now);
+        if left.is_zero() {
+            self.untried.clear();
+            return self.give_up_target("connect timed out", cx);
+        }
+        let Some(address) = self.addresses.pop() else {
+            return self.give_up_target(self.last_failure, cx);
+        };
+        self.attempt = self.attempt.wrapping_add(1);
+        let to = SocketAddr::new(address, self.candidate().target.port);
+        let within = self.targets.connect_timeout.min(left);
+        cx.connect(to, within, self.attempt);
+        Progress::Waiting
+    }
+
+    fn give_up_target(&mut self, why: &'static str, cx: &mut Cx<'_>) -> Progress {
+        self.last_failure = why;
+        self.candidate().failed_until.set(Some(cx.now + REST));
+        self.next_target(cx)
+    }
+}
+
+fn words(why: io::ErrorKind) -> &'static str {
+    match why {
+        io::ErrorKind::ConnectionRefused => "connection refused",
+        io::ErrorKind::TimedOut => "connect timed out",
+        io::ErrorKind::ConnectionReset => "connection reset",
+        io::ErrorKind::HostUnreachable => "host unreachable",
+        io::ErrorKind::NetworkUnreachable => "network unreachable",
+        io::ErrorKind::AddrNotAvailable => "no local port left",
+        io::ErrorKind::PermissionDenied => "not permitted",
+        _ => "connect failed",
+    }
+}
+
+/// A name with very many addresses is not tried to the last one.
+const MOST_ADDRESSES: usize = 16;
+
+/// All tries of one dialling together take at most so many connect timeouts.
+const OVERALL: u32 = 3;
+
+/// How long a target that could not be reached is passed over while there are others.
+const REST: Duration = Duration::from_secs(5);

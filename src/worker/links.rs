@@ -1,0 +1,174 @@
+//! The worker's side of relayed pairs: making them, pumping them, ending them.
+
+use std::io;
+
+use super::{Pending, TURN_BYTES, Timer, Worker};
+use crate::net::{ConnKey, LinkKey, Network, Stream};
+use crate::reactor::SessionKey;
+use crate::relay::{Direction, Link, Pumped, pump};
+use crate::session::{RelayEnd, Relayed};
+use crate::stats::Metric;
+
+impl<N: Network> Worker<N> {
+    /// Joins two connections of a session. Either may have broken in this very turn: then the
+    /// session hears that it is lost, and nothing is joined.
+    pub(super) fn link(&mut self, session: SessionKey, a: ConnKey, b: ConnKey) {
+        let Some((left, right)) = self.conns.get2_mut(a, b) else {
+            return;
+        };
+        if left.link.is_some() || right.link.is_some() {
+            return;
+        }
+        let link = Link {
+            conns: [a, b],
+            session,
+            directions: [Direction::default(), Direction::default()],
+            broken: None,
+            active: self.now,
+            timer: None,
+        };
+        let Ok(key) = self.links.insert(link) else {
+            return self.end(session, crate::session::Close::own(OVERFULL));
+        };
+        left.link = Some((key, 0));
+        right.link = Some((key, 1));
+        let idle = self.setup.idle_timeout;
+        if let Some(link) = self.links.get_mut(key) {
+            link.timer = self.wheel.arm(self.now, idle, Timer::Idle(key));
+        }
+        // Pumped when the session's call is over, since one of the rings may be lent to it.
+        self.read_again(a);
+        self.read_again(b);
+    }
+
+    /// Pumps both ways of a pair, the one from the connection that became ready first.
+    pub(super) fn advance_link(&mut self, key: LinkKey, side: usize) {
+        for from in [side, 1 - side] {
+            match self.pump(key, from) {
+                None => return,
+                Some((source, pumped)) => match pumped {
+                    Pumped::Waiting => {}
+                    Pumped::Budget => self.read_again(source),
+                    Pumped::Starved => self.starved.push(source),
+                    Pumped::Ended => {}
+                    Pumped::SourceBroke(why) => return self.break_link(key, from, why),
+                    Pumped::TargetBroke(why) => {
+                        // What the broken end has sent before may still be delivered: the way
+                        // from it goes on until its socket is empty.
+                        if self.abandon(key, from, why) {
+                            return self.break_link(key, 1 - from, why);
+                        }
+                    }
+                },
+            }
+        }
+        self.end_link_if_over(key);
+    }
+
+    /// Runs the pump one way; `None` when the pair has gone.
+    fn pump(&mut self, key: LinkKey, from: usize) -> Option<(ConnKey, Pumped)> {
+        let link = self.links.get_mut(key)?;
+        let (source_key, target_key) = (link.conns[from], link.conns[1 - from]);
+        let (source, target) = self.conns.get2_mut(source_key, target_key)?;
+        let direction = &mut link.directions[from];
+        let before = direction.moved;
+        let pumped = pump(direction, source, target, &mut self.pool, TURN_BYTES);
+        if direction.moved != before {
+            link.active = self.now;
+            let moved = direction.moved - before;
+            self.setup.counters.add(Metric::Relayed, moved);
+        }
+        Some((source_key, pumped))
+    }
+
+    /// Gives up the way to a broken target; true when the way from it is over as well.
+    fn abandon(&mut self, key: LinkKey, from: usize, why: io::ErrorKind) -> bool {
+        let Some(link) = self.links.get_mut(key) else {
+            return true;
+        };
+        link.directions[from].ended = true;
+        link.broken.get_or_insert((1 - from, why));
+        if let Some(target) = self.conns.get_mut(link.conns[1 - from]) {
+            target.tx.clear(&mut self.pool);
+            // Whatever its socket still holds can be read without a further event.
+            target.can_read = true;
+            target.read_closed = true;
+        }
+        link.directions[1 - from].ended
+    }
+
+    /// Ends a pair whose two ways have ended.
+    fn end_link_if_over(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get(key) else {
+            return;
+        };
+        if link.directions.iter().all(|direction| direction.ended) {
+            let end = match link.broken {
+                Some((side, why)) => RelayEnd::Broken(side, why),
+                None => RelayEnd::Finished,
+            };
+            self.close_link(key, end);
+        }
+    }
+
+    fn break_link(&mut self, key: LinkKey, side: usize, why: io::ErrorKind) {
+        self.close_link(key, RelayEnd::Broken(side, why));
+    }
+
+    /// Closes both connections of a pair and tells its session. A broken end is passed on as what
+    /// it is: the other end sees a reset.
+    fn close_link(&mut self, key: LinkKey, end: RelayEnd) {
+        let Some(link) = self.links.get(key) else {
+            return;
+        };
+        let (session, conns) = (link.session, link.conns);
+        let relayed = Relayed {
+            moved: [0, 1].map(|way: usize| link.directions[way].moved),
+            end,
+        };
+        self.unlink(key);
+        for conn in conns {
+            if let Some(conn) = self.conns.get_mut(conn)
+                && matches!(end, RelayEnd::Broken(..))
+            {
+                conn.stream.abort();
+            }
+            self.discard(conn);
+        }
+        let relayed = Pending::Relayed(session, relayed);
+        self.pending.push_back(relayed);
+    }
+
+    /// Forgets a pair; its connections are on their own again.
+    pub(super) fn unlink(&mut self, key: LinkKey) {
+        let Some(link) = self.links.remove(key) else {
+            return;
+        };
+        if let Some(timer) = link.timer {
+            self.wheel.cancel(timer);
+        }
+        for conn in link.conns {
+            if let Some(conn) = self.conns.get_mut(conn) {
+                conn.link = None;
+            }
+        }
+    }
+
+    /// The idle timer of a pair fired: it is armed once per timeout, not once per byte, so the
+    /// time of the last byte decides.
+    pub(super) fn check_idle(&mut self, key: LinkKey) {
+        let idle = self.setup.idle_timeout;
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let silent = self.now.saturating_duration_since(link.active);
+        if silent < idle {
+            link.timer = self.wheel.arm(self.now, idle - silent, Timer::Idle(key));
+            return;
+        }
+        link.timer = None;
+        self.close_link(key, RelayEnd::Idle);
+    }
+}
+
+const OVERFULL: crate::session::Cause = crate::session::Cause::Overload("relayed pairs");

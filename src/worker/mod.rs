@@ -1,0 +1,347 @@
+//! One core: feeds events to sessions, performs their actions, settles the turn.
+//!
+//! ```text
+//!   ready events ─┐
+//!   timers ───────┼─> deliver ─> session ─> actions ─> performed at once; what they cause goes
+//!   letters ──────┘                                    on `pending`, never into the session again
+//!                     then, once a turn: read what was queued, flush what is dirty
+//! ```
+//!
+//! The worker has never heard of any protocol. It is generic over [`Network`], so the simulation
+//! runs this very code over scripted sockets with a clock of its own: a turn is a function of the
+//! events and the time that it is given.
+//!
+//! Bounds: connections and sessions by the quota, reading by [`TURN_BYTES`] for each connection and
+//! turn, accepting by [`TURN_ACCEPTS`], letters by [`TURN_LETTERS`]; `pending`, `again`, `dirty` and
+//! `starved` hold a connection at most once each. Nobody outside ends a worker: a peer, a full
+//! table and a panicking session each end what they touch and no more.
+
+mod links;
+mod log;
+mod sessions;
+mod sockets;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+
+use self::log::Journal;
+use crate::buffer::Pool;
+use crate::control::{Letter, Reply, Request};
+use crate::net::{
+    Conn, ConnKey, ConnMark, LinkKey, LinkMark, Listener, ListenerKey, ListenerMark, Network,
+    Place, Quota, Ready, Watched,
+};
+use crate::reactor::{Mailbox, SessionKey, SessionMark, Table, TimerKey, Wheel};
+use crate::relay::Link;
+use crate::session::{Action, Relayed, Seat, Session, TIMERS};
+use crate::stats::Counters;
+
+/// What a worker is given.
+pub struct Setup {
+    /// Its number.
+    pub core: u8,
+    /// Longest silence of a relayed pair.
+    pub idle_timeout: Duration,
+    /// Longest wait for open sessions when the server stops.
+    pub drain_timeout: Duration,
+    /// Bytes that may wait in this core's rings.
+    pub buffer_memory: usize,
+    /// Seeds the masks and the like; not zero.
+    pub seed: u64,
+    /// Where questions to the control thread go.
+    pub control: Sender<Request>,
+    /// Where its answers come from.
+    pub mailbox: Mailbox<Letter>,
+    /// The server's phase.
+    pub phase: Arc<Phase>,
+    /// The whole server's caps.
+    pub quota: Arc<Quota>,
+    /// This core's counters.
+    pub counters: Arc<Counters>,
+    /// This core's seat of each service, with the service's name for log lines.
+    pub seats: Vec<(&'static str, Box<dyn Seat>)>,
+}
+
+/// What the server is doing, told to the workers by a flag and their bells.
+#[derive(Default)]
+pub struct Phase(AtomicU8);
+
+impl Phase {
+    /// Take no new work, finish what is open.
+    pub fn drain(&self) {
+        self.0.fetch_max(DRAINING, Ordering::Release);
+    }
+
+    /// End at once.
+    pub fn stop(&self) {
+        self.0.fetch_max(STOPPING, Ordering::Release);
+    }
+
+    fn now(&self) -> u8 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+const DRAINING: u8 = 1;
+const STOPPING: u8 = 2;
+
+/// One core of the server.
+pub struct Worker<N: Network> {
+    network: N,
+    setup: Setup,
+    now: Instant,
+    random: u64,
+    /// The last phase that was acted on.
+    phase: u8,
+    drain_over: bool,
+    listeners: Table<Listener<N::Listener>, ListenerMark>,
+    conns: Table<Conn<N::Stream>, ConnMark>,
+    sessions: Table<Slot, SessionMark>,
+    links: Table<Link, LinkMark>,
+    wheel: Wheel<Timer>,
+    pool: Pool,
+    actions: Vec<Action>,
+    /// Events that actions gave rise to.
+    pending: VecDeque<Pending>,
+    /// Connections to read (or pairs to pump) again without a new event.
+    again: VecDeque<ConnKey>,
+    /// Connections with bytes to write.
+    dirty: Vec<ConnKey>,
+    /// Connections that could not be read because the pool was used up.
+    starved: Vec<ConnKey>,
+    /// Listeners to accept from again.
+    listeners_again: Vec<ListenerKey>,
+    /// How many listeners rest.
+    resting: usize,
+    journal: Journal,
+}
+
+/// One session's place in the table.
+struct Slot {
+    /// Taken out while it is being called.
+    session: Option<Box<dyn Session>>,
+    service: usize,
+    conns: Vec<ConnKey>,
+    timers: [Option<TimerKey>; TIMERS],
+    peer: std::net::SocketAddr,
+    opened: Instant,
+    moved: [u64; 2],
+    _place: Place,
+}
+
+enum Timer {
+    Session(SessionKey, u8),
+    /// A connect takes too long.
+    Connect(ConnKey),
+    /// Last bytes take too long to leave.
+    Linger(ConnKey),
+    Idle(LinkKey),
+    Rest(ListenerKey),
+    Drain,
+}
+
+enum Pending {
+    Refused(SessionKey, u32, io::ErrorKind),
+    Lost(SessionKey, ConnKey, io::ErrorKind),
+    Relayed(SessionKey, Relayed),
+    Reply(SessionKey, u32, Reply),
+    Resume(ConnKey),
+}
+
+impl<N: Network> Worker<N> {
+    /// A worker with nothing to do yet. `now` is the time of its first turn.
+    pub fn new(network: N, setup: Setup, now: Instant) -> Self {
+        let most = setup.quota.most();
+        Self {
+            network,
+            now,
+            random: setup.seed.max(1),
+            phase: 0,
+            drain_over: false,
+            listeners: Table::new(MOST_LISTENERS),
+            conns: Table::new(u32::MAX as usize >> 1),
+            sessions: Table::new(most),
+            links: Table::new(most),
+            wheel: Wheel::new(now),
+            pool: Pool::new(setup.buffer_memory),
+            actions: Vec::new(),
+            pending: VecDeque::new(),
+            again: VecDeque::new(),
+            dirty: Vec::new(),
+            starved: Vec::new(),
+            listeners_again: Vec::new(),
+            resting: 0,
+            journal: Journal::default(),
+            setup,
+        }
+    }
+
+    /// One pass of the loop at the time `now` over what became ready.
+    pub fn turn(&mut self, now: Instant, ready: impl IntoIterator<Item = Ready>) {
+        self.now = now;
+        for ready in ready {
+            match ready.whom {
+                Watched::Conn(key) => self.conn_ready(key, ready),
+                Watched::Listener(key) => self.accept(key),
+                Watched::Bell => {}
+            }
+        }
+        self.expire();
+        self.open_mailbox();
+        self.follow_phase();
+        self.run_again();
+        self.settle();
+    }
+
+    /// How long the loop may sleep: not at all when something is left to do, forever when no timer
+    /// is armed.
+    pub fn rest(&self, now: Instant) -> Option<Duration> {
+        let busy = !self.again.is_empty()
+            || !self.pending.is_empty()
+            || !self.dirty.is_empty()
+            || !self.listeners_again.is_empty()
+            || self.setup.mailbox.has_rung();
+        if busy {
+            return Some(Duration::ZERO);
+        }
+        let deadline = self.wheel.next_deadline()?;
+        Some(deadline.saturating_duration_since(now))
+    }
+
+    /// True when the server is stopping and this core has nothing left to finish.
+    pub fn is_done(&self) -> bool {
+        match self.phase {
+            STOPPING => true,
+            DRAINING => self.drain_over || (self.sessions.is_empty() && self.conns.is_empty()),
+            _ => false,
+        }
+    }
+
+    /// How many sessions are open.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    fn expire(&mut self) {
+        let mut due = Vec::new();
+        self.wheel.expire(self.now, |timer| due.push(timer));
+        for timer in due {
+            match timer {
+                Timer::Session(key, tag) => self.session_timer(key, tag),
+                Timer::Connect(key) => self.connect_ended(key, Err(io::ErrorKind::TimedOut.into())),
+                Timer::Linger(key) => self.discard(key),
+                Timer::Idle(key) => self.check_idle(key),
+                Timer::Rest(key) => self.rested(key),
+                Timer::Drain => self.drain_over = true,
+            }
+        }
+    }
+
+    /// Takes the control thread's letters; those for sessions that have gone are dropped.
+    fn open_mailbox(&mut self) {
+        let mut letters = Vec::new();
+        if self.setup.mailbox.has_rung() {
+            self.setup
+                .mailbox
+                .open(TURN_LETTERS, |letter| letters.push(letter));
+        }
+        for Letter { to, ticket, reply } in letters {
+            self.pending.push_back(Pending::Reply(to, ticket, reply));
+        }
+    }
+
+    /// Acts on a phase that has changed: closes the listeners and tells the sessions.
+    fn follow_phase(&mut self) {
+        let phase = self.setup.phase.now();
+        if phase == self.phase {
+            return;
+        }
+        let first = self.phase == 0;
+        self.phase = phase;
+        if !first || phase != DRAINING {
+            return;
+        }
+        for key in self.listeners.keys() {
+            self.listeners.remove(key);
+        }
+        self.wheel
+            .arm(self.now, self.setup.drain_timeout, Timer::Drain);
+        for key in self.sessions.keys() {
+            self.tell_stopping(key);
+        }
+    }
+
+    /// One pass over what was queued before it began; what it queues anew waits for the next turn,
+    /// so a busy connection takes its share and no more.
+    fn run_again(&mut self) {
+        for _ in 0..self.again.len() {
+            let Some(key) = self.again.pop_front() else {
+                break;
+            };
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.queued = false;
+                self.advance(key);
+            }
+        }
+        for key in std::mem::take(&mut self.listeners_again) {
+            if let Some(listener) = self.listeners.get_mut(key) {
+                listener.queued = false;
+                self.accept(key);
+            }
+        }
+    }
+
+    /// Ends the turn: what actions caused is delivered, then everything queued is written.
+    fn settle(&mut self) {
+        // An event can cause another (a refused connect the next connect): a fixed number of
+        // rounds a turn, the rest next turn.
+        for _ in 0..SETTLE_ROUNDS {
+            for _ in 0..self.pending.len() {
+                if let Some(pending) = self.pending.pop_front() {
+                    self.deliver_pending(pending);
+                }
+            }
+            for key in std::mem::take(&mut self.dirty) {
+                self.flush(key);
+            }
+            if self.pending.is_empty() {
+                break;
+            }
+        }
+        if !self.starved.is_empty() && self.pool.left() > 0 {
+            for key in std::mem::take(&mut self.starved) {
+                self.read_again(key);
+            }
+        }
+        self.journal.settle(self.now, &self.setup.counters);
+    }
+
+    /// Queues a connection to be read or pumped in the next pass.
+    fn read_again(&mut self, key: ConnKey) {
+        if let Some(conn) = self.conns.get_mut(key)
+            && !conn.queued
+        {
+            conn.queued = true;
+            self.again.push_back(key);
+        }
+    }
+}
+
+/// Bytes that one connection may move in one turn before others get theirs.
+const TURN_BYTES: usize = 256 * 1024;
+
+/// Connections that one listener takes in one turn.
+const TURN_ACCEPTS: usize = 64;
+
+/// Letters taken in one turn.
+const TURN_LETTERS: usize = 4096;
+
+const SETTLE_ROUNDS: usize = 4;
+
+/// Listeners of one core.
+const MOST_LISTENERS: usize = 4096;

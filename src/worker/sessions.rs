@@ -1,0 +1,238 @@
+//! The worker's side of sessions: calling them, performing what they ask, ending them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::{Pending, Timer, Worker};
+use crate::buffer::Pool;
+use crate::control::{Reply, Request};
+use crate::net::{Conn, ConnKey, ConnMark, Network, Stream};
+use crate::reactor::{Handle, SessionKey, Table};
+use crate::session::{Action, Cause, Close, Cx, Event, Outlets};
+use crate::stats::Metric;
+
+/// What a session reaches while it is called: the rings, nothing else of the worker.
+struct Wires<'a, S> {
+    conns: &'a mut Table<Conn<S>, ConnMark>,
+    pool: &'a mut Pool,
+    dirty: &'a mut Vec<ConnKey>,
+}
+
+impl<S: Stream> Outlets for Wires<'_, S> {
+    fn send(&mut self, key: ConnKey, bytes: &[u8]) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return; // It broke in this turn; the session will hear of it.
+        };
+        conn.tx.push(bytes, self.pool);
+        if !conn.dirty {
+            conn.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    fn unsent(&self, key: ConnKey) -> usize {
+        self.conns.get(key).map_or(0, |conn| conn.tx.len())
+    }
+}
+
+impl<N: Network> Worker<N> {
+    /// Calls a session with one event, performs what it asks for, and ends it if it says so.
+    ///
+    /// A panic ends that session alone. Nothing here calls a session again: what the actions
+    /// cause waits on `pending`.
+    pub(super) fn deliver(&mut self, key: SessionKey, event: Event<'_>) {
+        let Some(mut session) = self
+            .sessions
+            .get_mut(key)
+            .and_then(|slot| slot.session.take())
+        else {
+            return; // It has ended; what is meant for it goes nowhere.
+        };
+        let mut actions = std::mem::take(&mut self.actions);
+        let handle = self.handle(key);
+        let mut wires = Wires {
+            conns: &mut self.conns,
+            pool: &mut self.pool,
+            dirty: &mut self.dirty,
+        };
+        let random = &mut self.random;
+        let mut cx = Cx::new(self.now, handle, &mut actions, &mut wires, random);
+        let outcome = catch_unwind(AssertUnwindSafe(|| session.handle(event, &mut cx)));
+        if let Some(slot) = self.sessions.get_mut(key) {
+            slot.session = Some(session);
+        }
+        match outcome {
+            Ok(Ok(())) => self.perform_all(key, &mut actions),
+            Ok(Err(close)) => {
+                self.perform_all(key, &mut actions);
+                self.end(key, close);
+            }
+            Err(_) => {
+                self.setup.counters.add(Metric::Panicked, 1);
+                self.end(key, Close::own(Cause::Panicked));
+            }
+        }
+        actions.clear();
+        self.actions = actions;
+    }
+
+    fn perform_all(&mut self, key: SessionKey, actions: &mut Vec<Action>) {
+        for action in actions.drain(..) {
+            self.perform(key, action);
+        }
+    }
+
+    fn perform(&mut self, session: SessionKey, action: Action) {
+        match action {
+            Action::Connect { to, within, tag } => self.dial(session, to, within, tag),
+            Action::Relay(a, b) => self.link(session, a, b),
+            Action::Finish(conn) => self.finish(conn),
+            Action::Resume(conn) => {
+                self.offer_later(conn);
+            }
+            Action::Arm(tag, after) => {
+                let timer = self.wheel.arm(self.now, after, Timer::Session(session, tag));
+                self.replace_timer(session, tag, timer);
+            }
+            Action::Disarm(tag) => self.replace_timer(session, tag, None),
+            Action::Ask(ticket, command) => self.ask(session, ticket, command),
+        }
+    }
+
+    fn replace_timer(
+        &mut self,
+        session: SessionKey,
+        tag: u8,
+        timer: Option<crate::reactor::TimerKey>,
+    ) {
+        let Some(slot) = self.sessions.get_mut(session) else {
+            return;
+        };
+        let old = std::mem::replace(&mut slot.timers[usize::from(tag)], timer);
+        if let Some(old) = old {
+            self.wheel.cancel(old);
+        }
+    }
+
+    /// Passes a question on; when the control thread's box is full the answer is that it is busy.
+    fn ask(&mut self, session: SessionKey, ticket: u32, command: crate::control::Command) {
+        let request = Request {
+            from: self.handle(session),
+            ticket,
+            command,
+        };
+        if self.setup.control.try_send(request).is_err() {
+            self.setup.counters.add(Metric::Unasked, 1);
+            let busy = Pending::Reply(session, ticket, Reply::Busy);
+            self.pending.push_back(busy);
+        }
+    }
+
+    /// Has the end of the stream sent after what is queued.
+    fn finish(&mut self, key: ConnKey) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.shut_wanted = true;
+            if !conn.dirty {
+                conn.dirty = true;
+                self.dirty.push(key);
+            }
+        }
+    }
+
+    /// Delivers what an action gave rise to.
+    pub(super) fn deliver_pending(&mut self, pending: Pending) {
+        match pending {
+            Pending::Refused(session, tag, why) => {
+                self.deliver(session, Event::Refused { tag, why });
+            }
+            Pending::Lost(session, conn, why) => self.deliver(session, Event::Lost { conn, why }),
+            Pending::Relayed(session, relayed) => {
+                if let Some(slot) = self.sessions.get_mut(session) {
+                    slot.moved = relayed.moved;
+                }
+                self.deliver(session, Event::Relayed(relayed));
+            }
+            Pending::Reply(session, ticket, reply) => {
+                self.deliver(session, Event::Reply { ticket, reply });
+            }
+            Pending::Resume(conn) => {
+                self.offer(conn);
+                self.advance(conn);
+            }
+        }
+    }
+
+    fn offer_later(&mut self, key: ConnKey) {
+        self.pending.push_back(Pending::Resume(key));
+    }
+
+    pub(super) fn session_timer(&mut self, key: SessionKey, tag: u8) {
+        if let Some(slot) = self.sessions.get_mut(key) {
+            slot.timers[usize::from(tag)] = None;
+            self.deliver(key, Event::Timer { tag });
+        }
+    }
+
+    pub(super) fn tell_stopping(&mut self, key: SessionKey) {
+        self.deliver(key, Event::Stopping);
+    }
+
+    /// Ends a session: exactly once, with one line in the log, and nothing of it is left but, when
+    /// the end is a graceful one, connections whose last bytes are still leaving.
+    pub(super) fn end(&mut self, key: SessionKey, close: Close) {
+        let Some(slot) = self.sessions.remove(key) else {
+            return;
+        };
+        for timer in slot.timers.into_iter().flatten() {
+            self.wheel.cancel(timer);
+        }
+        for &conn in &slot.conns {
+            self.let_go(conn, close.is_graceful());
+        }
+        self.setup.counters.add(Metric::Ended, 1);
+        if close.is_fault() {
+            self.setup.counters.add(Metric::Faulted, 1);
+        }
+        let role = self.setup.seats.get(slot.service).map_or("", |seat| seat.0);
+        let handle = self.handle(key);
+        self.journal.ended(self.now, role, handle, &slot, &close);
+        drop(slot);
+        self.wake_listeners();
+    }
+
+    /// Closes a connection whose session has ended, after its last bytes if `graceful`.
+    fn let_go(&mut self, key: ConnKey, graceful: bool) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        conn.owner = None;
+        if let Some((link, _)) = conn.link.take() {
+            self.unlink(link);
+        }
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        conn.rx.clear(&mut self.pool);
+        let unread = conn.can_read && !conn.ended;
+        if !graceful || (conn.tx.is_empty() && !unread) {
+            return self.discard(key);
+        }
+        // The end goes out behind the last bytes; what still comes in is read and dropped, for a
+        // close with unread bytes is a reset, which may overtake the answer.
+        conn.shut_wanted = true;
+        conn.timer = self.wheel.arm(self.now, LINGER, Timer::Linger(key));
+        if !conn.dirty {
+            conn.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    pub(super) fn handle(&self, session: SessionKey) -> Handle {
+        Handle {
+            core: self.setup.core,
+            session,
+        }
+    }
+}
+
+/// How long the last bytes of an ended session may take to leave.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(30);

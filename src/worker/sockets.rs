@@ -1,0 +1,421 @@
+//! The worker's side of sockets: accepting, connecting, reading for sessions, flushing, closing.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::{Pending, Slot, Timer, Worker};
+use crate::net::{Conn, ConnKey, Listener, ListenerKey, Network, Ready, Shed, Stream};
+use crate::reactor::SessionKey;
+use crate::session::{Cause, Close, Event, TIMERS};
+use crate::stats::Metric;
+
+use super::{TURN_ACCEPTS, TURN_BYTES};
+
+impl<N: Network> Worker<N> {
+    /// Takes a bound listener into care. Errors are the poll's.
+    pub fn listen(
+        &mut self,
+        socket: N::Listener,
+        address: SocketAddr,
+        service: usize,
+    ) -> io::Result<()> {
+        let listener = Listener::new(socket, address, service);
+        let Ok(key) = self.listeners.insert(listener) else {
+            return Err(io::Error::other("too many listeners"));
+        };
+        let Some(listener) = self.listeners.get_mut(key) else {
+            return Ok(());
+        };
+        self.network.watch_listener(&mut listener.socket, key)
+    }
+
+    /// Accepts what waits, up to the turn's share.
+    pub(super) fn accept(&mut self, key: ListenerKey) {
+        for _ in 0..TURN_ACCEPTS {
+            let Some(listener) = self.listeners.get_mut(key) else {
+                return;
+            };
+            listener.can_accept = true;
+            if listener.rest.is_some() {
+                return;
+            }
+            if self.setup.quota.is_full() {
+                // Waiting in the backlog, a client is served as soon as a place is free.
+                return self.rest_listener(key, "max_connections reached");
+            }
+            match self.network.accept(&mut listener.socket) {
+                Ok((stream, peer)) => {
+                    listener.accepted();
+                    let service = listener.service;
+                    self.welcome(stream, peer, service);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    listener.can_accept = false;
+                    return;
+                }
+                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) => {
+                    self.shed_one(key);
+                    return self.rest_listener(key, &error.to_string());
+                }
+            }
+        }
+        if let Some(listener) = self.listeners.get_mut(key)
+            && !listener.queued
+        {
+            listener.queued = true;
+            self.listeners_again.push(key);
+        }
+    }
+
+    /// Makes a session for an accepted connection.
+    fn welcome(&mut self, stream: N::Stream, peer: SocketAddr, service: usize) {
+        self.setup.counters.add(Metric::Accepted, 1);
+        let place = match self.setup.quota.enter(peer.ip()) {
+            Ok(place) => place,
+            Err(shed @ (Shed::Full | Shed::AddressFull)) => {
+                self.setup.counters.add(Metric::Shed, 1);
+                self.journal
+                    .warn(self.now, "shed", || format!("from={peer} refused: {shed}"));
+                return;
+            }
+        };
+        let Some((_, seat)) = self.setup.seats.get_mut(service) else {
+            return;
+        };
+        let slot = Slot {
+            session: Some(seat.accept()),
+            service,
+            conns: Vec::new(),
+            timers: [None; TIMERS],
+            peer,
+            opened: self.now,
+            moved: [0; 2],
+            _place: place,
+        };
+        let Ok(session) = self.sessions.insert(slot) else {
+            self.setup.counters.add(Metric::Shed, 1);
+            return;
+        };
+        match self.adopt(session, Conn::new(stream, peer, false)) {
+            Ok(conn) => self.deliver(session, Event::Accepted { conn, peer }),
+            Err(error) => {
+                let cause = Cause::Io("watch", error.kind());
+                self.end(session, Close::own(cause));
+            }
+        }
+    }
+
+    /// Puts a connection under watch and among those of its session.
+    fn adopt(&mut self, session: SessionKey, mut conn: Conn<N::Stream>) -> io::Result<ConnKey> {
+        conn.owner = Some(session);
+        let full = |_| io::Error::from(io::ErrorKind::OutOfMemory);
+        let key = self.conns.insert(conn).map_err(full)?;
+        let watched = match self.conns.get_mut(key) {
+            Some(conn) => self.network.watch(&mut conn.stream, key),
+            None => Ok(()),
+        };
+        if let Err(error) = watched {
+            self.conns.remove(key);
+            return Err(error);
+        }
+        if let Some(slot) = self.sessions.get_mut(session) {
+            slot.conns.push(key);
+        }
+        Ok(key)
+    }
+
+    /// Lets a listener rest after a connection could not be taken.
+    fn rest_listener(&mut self, key: ListenerKey, why: &str) {
+        let Some(listener) = self.listeners.get_mut(key) else {
+            return;
+        };
+        let pause = listener.next_rest();
+        listener.rest = self.wheel.arm(self.now, pause, Timer::Rest(key));
+        self.resting += 1;
+        self.setup.counters.add(Metric::Rested, 1);
+        let address = listener.address;
+        self.journal.warn(self.now, "accept", || {
+            format!("listener={address} accepting again in {pause:?}: {why}")
+        });
+    }
+
+    /// Answers one waiting connection by closing it, with the descriptor held in reserve: its
+    /// client learns at once that there is no room.
+    fn shed_one(&mut self, key: ListenerKey) {
+        let Some(listener) = self.listeners.get_mut(key) else {
+            return;
+        };
+        if self.network.spend_reserve() {
+            if let Ok(taken) = self.network.accept(&mut listener.socket) {
+                drop(taken);
+                self.setup.counters.add(Metric::Shed, 1);
+            }
+            self.network.restore_reserve();
+        }
+    }
+
+    /// A rest is over.
+    pub(super) fn rested(&mut self, key: ListenerKey) {
+        let Some(listener) = self.listeners.get_mut(key) else {
+            return;
+        };
+        listener.rest = None;
+        self.resting -= 1;
+        self.network.restore_reserve();
+        self.accept(key);
+    }
+
+    /// A place or a descriptor was freed: resting listeners try at once.
+    pub(super) fn wake_listeners(&mut self) {
+        if self.resting == 0 {
+            return;
+        }
+        self.resting = 0;
+        for key in self.listeners.keys() {
+            if let Some(listener) = self.listeners.get_mut(key)
+                && let Some(timer) = listener.rest.take()
+            {
+                self.wheel.cancel(timer);
+                if !listener.queued {
+                    listener.queued = true;
+                    self.listeners_again.push(key);
+                }
+            }
+        }
+    }
+
+    /// Begins a connect for a session.
+    pub(super) fn dial(
+        &mut self,
+        session: SessionKey,
+        to: SocketAddr,
+        within: std::time::Duration,
+        tag: u32,
+    ) {
+        self.setup.counters.add(Metric::Dialled, 1);
+        let dialled = self.network.dial(to).and_then(|stream| {
+            let mut conn = Conn::new(stream, to, true);
+            conn.tag = tag;
+            self.adopt(session, conn)
+        });
+        match dialled {
+            Ok(key) => {
+                let timer = self.wheel.arm(self.now, within, Timer::Connect(key));
+                if let Some(conn) = self.conns.get_mut(key) {
+                    conn.timer = timer;
+                }
+            }
+            Err(error) => {
+                self.setup.counters.add(Metric::DialFailed, 1);
+                let refused = Pending::Refused(session, tag, error.kind());
+                self.pending.push_back(refused);
+            }
+        }
+    }
+
+    /// A connect has ended, well or not.
+    pub(super) fn connect_ended(&mut self, key: ConnKey, outcome: io::Result<()>) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        let (tag, owner) = (conn.tag, conn.owner);
+        if let Some(timer) = conn.timer.take() {
+            self.wheel.cancel(timer);
+        }
+        conn.connecting = false;
+        conn.can_write = outcome.is_ok();
+        if let Err(error) = outcome {
+            self.setup.counters.add(Metric::DialFailed, 1);
+            self.discard(key);
+            if let Some(session) = owner {
+                let why = error.kind();
+                self.deliver(session, Event::Refused { tag, why });
+            }
+        } else if let Some(session) = owner {
+            self.deliver(session, Event::Connected { conn: key, tag });
+        }
+    }
+
+    /// Something about a connection is ready.
+    pub(super) fn conn_ready(&mut self, key: ConnKey, ready: Ready) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return; // An event for a connection closed earlier in this turn.
+        };
+        if conn.connecting {
+            if !ready.writable {
+                return;
+            }
+            conn.can_read = ready.readable;
+            conn.read_closed = ready.read_closed;
+            let outcome = conn.stream.connected();
+            self.connect_ended(key, outcome);
+            return self.advance(key);
+        }
+        conn.can_read |= ready.readable;
+        conn.can_write |= ready.writable;
+        conn.read_closed |= ready.read_closed;
+        if ready.hung_up && conn.link.is_none() && conn.rx.len() >= RX_HOLD {
+            // A session that is not reading would never notice; with both sides closed, what it
+            // has not read yet is all that is left, so the end may be looked for behind it.
+            let outcome = conn.stream.connected();
+            if let Err(error) = outcome {
+                return self.lose(key, error.kind());
+            }
+        }
+        self.advance(key);
+    }
+
+    /// Does whatever a connection's readiness allows.
+    pub(super) fn advance(&mut self, key: ConnKey) {
+        let Some(conn) = self.conns.get(key) else {
+            return;
+        };
+        if conn.connecting {
+            return;
+        }
+        match conn.link {
+            Some((link, side)) => self.advance_link(link, side),
+            None => {
+                self.flush(key);
+                self.read(key);
+            }
+        }
+    }
+
+    /// Reads for a session and offers it what came.
+    fn read(&mut self, key: ConnKey) {
+        let mut left = TURN_BYTES;
+        loop {
+            let Some(conn) = self.conns.get_mut(key) else {
+                return;
+            };
+            if conn.link.is_some() {
+                return self.advance(key); // The session has joined it to another meanwhile.
+            }
+            if !conn.can_read || conn.rx.len() >= RX_HOLD {
+                return;
+            }
+            if left == 0 {
+                return self.read_again(key);
+            }
+            // A first read is most often all there is; after a full one, more is taken at once.
+            let blocks = if left == TURN_BYTES { 1 } else { 4 };
+            match conn.read(&mut self.pool, blocks) {
+                None => return self.starved.push(key),
+                Some(Ok(count)) => {
+                    left = left.saturating_sub(count.max(1));
+                    if count > 0 || conn.ended {
+                        self.offer(key);
+                    }
+                }
+                Some(Err(error)) => return self.lose(key, error.kind()),
+            }
+        }
+    }
+
+    /// Tells a session of the bytes in a connection's ring, then of the stream's end.
+    pub(super) fn offer(&mut self, key: ConnKey) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        let Some(owner) = conn.owner else {
+            // Its session has ended; only its last bytes leave, then it waits for the peer's end.
+            conn.rx.clear(&mut self.pool);
+            if conn.ended && conn.tx.is_empty() {
+                self.discard(key);
+            }
+            return;
+        };
+        if !conn.rx.is_empty() {
+            let last = conn.ended;
+            let mut rx = std::mem::take(&mut conn.rx);
+            let data = Event::Data {
+                conn: key,
+                rx: &mut rx,
+                last,
+            };
+            self.deliver(owner, data);
+            rx.trim(&mut self.pool);
+            match self.conns.get_mut(key) {
+                // A relay that began during the call has found the ring empty: it goes first.
+                Some(conn) => conn.rx = rx,
+                None => return rx.clear(&mut self.pool),
+            }
+        }
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        if conn.ended && !conn.end_told && conn.rx.is_empty() && conn.link.is_none() {
+            conn.end_told = true;
+            self.deliver(owner, Event::Eof { conn: key });
+        }
+    }
+
+    /// Writes what is queued on a connection.
+    pub(super) fn flush(&mut self, key: ConnKey) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        conn.dirty = false;
+        if conn.connecting || conn.link.is_some() {
+            return self.advance(key);
+        }
+        let outcome = conn.flush(&mut self.pool);
+        if let Err(error) = outcome {
+            return self.lose(key, error.kind());
+        }
+        match conn.owner {
+            Some(owner) if conn.tx.len() <= TX_LOW && conn.tell_drained => {
+                conn.tell_drained = false;
+                self.deliver(owner, Event::Drained { conn: key });
+            }
+            Some(_) => conn.tell_drained |= conn.tx.len() > TX_LOW,
+            None if conn.tx.is_empty() && (conn.ended || !conn.can_read) => self.discard(key),
+            None => {}
+        }
+    }
+
+    /// A connection of a session broke.
+    fn lose(&mut self, key: ConnKey, why: io::ErrorKind) {
+        let owner = self.conns.get(key).and_then(|conn| conn.owner);
+        self.discard(key);
+        if let Some(session) = owner {
+            self.pending.push_back(Pending::Lost(session, key, why));
+        }
+    }
+
+    /// Closes a connection: its blocks, its timer and its descriptor are free at once.
+    pub(super) fn discard(&mut self, key: ConnKey) {
+        let Some(mut conn) = self.conns.remove(key) else {
+            return;
+        };
+        conn.release(&mut self.pool);
+        if let Some(timer) = conn.timer {
+            self.wheel.cancel(timer);
+        }
+        if let Some(owner) = conn.owner
+            && let Some(slot) = self.sessions.get_mut(owner)
+        {
+            slot.conns.retain(|&held| held != key);
+        }
+        drop(conn);
+        self.wake_listeners();
+    }
+}
+
+/// An accept that failed for the sake of the connection that was to be taken; the next may do.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ECONNABORTED | libc::EPROTO | libc::EINTR | libc::EPERM | libc::ENETDOWN
+            | libc::ENOPROTOOPT | libc::EHOSTDOWN | libc::ENONET | libc::EHOSTUNREACH
+            | libc::EOPNOTSUPP | libc::ENETUNREACH)
+    )
+}
+
+/// How many bytes a session may leave unread before its connection is read no further.
+const RX_HOLD: usize = 64 * 1024;
+
+/// A session that queued more than this is told when the queue has fallen to it.
+const TX_LOW: usize = 64 * 1024;
