@@ -49,12 +49,9 @@ impl<'a> Fields<'a> {
             length <= u32::MAX as usize,
             "a value of {length} bytes has no length in the document's dialect"
         );
-        for (slot, byte) in self
-            .writer
-            .since(at)
-            .iter_mut()
-            .zip((length as u64).to_le_bytes())
-        {
+        let bytes = (length as u64).to_le_bytes();
+        let slots = self.writer.since(at).iter_mut().take(width);
+        for (slot, byte) in slots.zip(bytes) {
             *slot = byte;
         }
     }

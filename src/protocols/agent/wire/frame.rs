@@ -318,3 +318,242 @@ const SHORTEST_PAYLOAD: usize = 12;
 const _: () = assert!(
     HEADER_START == 9 && Dialect::Document.header_len() == 13 && Dialect::Stock.header_len() == 17
 );
+
+#[cfg(test)]
+mod tests {
+    use super::super::{AgentRequest, Dialect, MAX_PAYLOAD, Request, encode_request};
+    use super::*;
+
+    const MASK: [u8; 4] = [0x11, 0x22, 0x33, 0x44];
+
+    /// The worked example: update dev1/status = "hello".
+    const UPDATE: &str = "68660b0100112233444500000000000000172233441122334464525725654733441122184411\
+        22334411223744112233441122572167133544112233441122403070564637142233441122334479475f287e22334411";
+
+    fn hex(text: &str) -> Vec<u8> {
+        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+        digits
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
+    }
+
+    fn update() -> Request<'static> {
+        Request::Agent(AgentRequest::Update {
+            id: b"dev1",
+            section: b"status",
+            data: b"hello",
+            op: 0,
+        })
+    }
+
+    fn encoded(dialect: Dialect, mask: [u8; 4], request: &Request<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode_request(&mut out, dialect, mask, request);
+        out
+    }
+
+    fn refusal(input: &[u8]) -> WireError {
+        decode(input, MAX_PAYLOAD, &mut Vec::new()).unwrap_err()
+    }
+
+    /// Decodes and checks that no shorter input was enough, and that longer input changes nothing.
+    fn assert_decodes(bytes: &[u8], dialect: Dialect, request: &Request<'_>) {
+        let mut scratch = Vec::new();
+        for end in 0..bytes.len() {
+            let early = decode(&bytes[..end], MAX_PAYLOAD, &mut scratch);
+            assert_eq!(early, Ok(None), "{end} bytes of {}", bytes.len());
+            assert!(needed(&bytes[..end]) > end);
+        }
+        let mut followed = bytes.to_vec();
+        followed.extend_from_slice(b"GET / HTTP/1.0\r\n\r\n");
+        for input in [bytes, &followed] {
+            let frame = decode(input, MAX_PAYLOAD, &mut scratch).unwrap().unwrap();
+            assert_eq!(frame.dialect, dialect);
+            assert_eq!(frame.consumed, bytes.len());
+            assert_eq!(frame.request, *request);
+        }
+    }
+
+    #[test]
+    fn the_worked_example_reads_and_writes() {
+        let bytes = hex(UPDATE);
+        assert_decodes(&bytes, Dialect::Stock, &update());
+        assert_eq!(encoded(Dialect::Stock, MASK, &update()), bytes);
+    }
+
+    #[test]
+    fn dialects_are_told_apart_under_every_mask_that_could_mislead() {
+        let traffic = |leading_operation| Request::Traffic {
+            service: b"test_http",
+            field: b"github",
+            token: b"test_http_token",
+            leading_operation,
+        };
+        let query = |wait| {
+            Request::Agent(AgentRequest::Query {
+                id: b"dev1",
+                section: b"status",
+                wait,
+            })
+        };
+        let empty = Request::Traffic {
+            service: b"",
+            field: b"",
+            token: b"",
+            leading_operation: true,
+        };
+        let requests = [
+            update(),
+            query(0),
+            query(7),
+            Request::Agent(AgentRequest::Sniff),
+            Request::Agent(AgentRequest::Auth { token: b"secret" }),
+            Request::Agent(AgentRequest::Unknown { command: b"" }),
+            traffic(true),
+            traffic(false),
+            empty,
+        ];
+        for first in [0_u32, 4, 5, 6, 9, 0x4433_2211, u32::MAX] {
+            for dialect in [Dialect::Document, Dialect::Stock] {
+                for request in &requests {
+                    let bytes = encoded(dialect, first.to_le_bytes(), request);
+                    assert_decodes(&bytes, dialect, request);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_start_is_refused_at_its_first_wrong_byte() {
+        assert_eq!(
+            refusal(b"G"),
+            WireError::BadValue {
+                field: "magic",
+                value: 0x47
+            }
+        );
+        assert!(matches!(refusal(&[0x68, 0x68]), WireError::BadValue { .. }));
+        assert_eq!(
+            refusal(&[0x68, 0x66, 0, 2]),
+            WireError::BadValue {
+                field: "version",
+                value: 2
+            }
+        );
+        let mut old = hex(UPDATE);
+        old[3] = 0;
+        assert_decodes(&old, Dialect::Stock, &update());
+    }
+
+    #[test]
+    fn a_length_over_the_limit_is_refused_before_any_payload() {
+        let header = |length: u64| {
+            let mut bytes = hex(UPDATE)[..9].to_vec();
+            bytes.extend_from_slice(&length.to_le_bytes());
+            bytes
+        };
+        let mut scratch = Vec::new();
+        let limit = header(MAX_PAYLOAD as u64);
+        assert_eq!(decode(&limit, MAX_PAYLOAD, &mut scratch), Ok(None));
+        assert_eq!(needed(&limit), MAX_PAYLOAD + 17);
+        for length in [524_289, 1 << 31, u64::from(u32::MAX), u64::MAX] {
+            let most = MAX_PAYLOAD as u64;
+            let length_low = length & u64::from(u32::MAX);
+            let error = WireError::TooLong {
+                field: "payload",
+                length: length_low,
+                most,
+            };
+            assert_eq!(refusal(&header(length)[..13]), error);
+        }
+        // As a stock length over the limit by far, as a document's frame of an impossible cmd.
+        let far = refusal(&header((1 << 40) + 100));
+        assert!(matches!(far, WireError::Truncated { field: "cmd", .. }));
+        for length in 0..12 {
+            assert!(matches!(
+                refusal(&header(length)[..13]),
+                WireError::Truncated { .. }
+            ));
+        }
+        assert_eq!(scratch.capacity(), 0);
+    }
+
+    #[test]
+    fn the_largest_payload_passes_and_is_touched_once_when_it_is_whole() {
+        // Around the data: the fields that are neither id nor section nor data, and a key of two.
+        for (dialect, around) in [(Dialect::Document, 30 + 2), (Dialect::Stock, 54 + 2)] {
+            let data = vec![0xa5; MAX_PAYLOAD - around];
+            let request = Request::Agent(AgentRequest::Update {
+                id: b"a",
+                section: b"b",
+                data: &data,
+                op: 0,
+            });
+            // The second mask leaves the dialect open until the document's frame could be whole.
+            for mask in [MASK, [6, 0, 0, 0]] {
+                let bytes = encoded(dialect, mask, &request);
+                assert_eq!(bytes.len(), dialect.header_len() + MAX_PAYLOAD);
+                let mut scratch = Vec::new();
+                for end in 0..MAX_PAYLOAD + 13 {
+                    let early = decode(&bytes[..end], MAX_PAYLOAD, &mut scratch);
+                    assert!(matches!(early, Ok(None)));
+                }
+                // Work on a part of the payload would show here, and would make arrival in small
+                // pieces quadratic.
+                assert_eq!(scratch.capacity(), 0);
+                let frame = decode(&bytes, MAX_PAYLOAD, &mut scratch).unwrap().unwrap();
+                assert!(frame.dialect == dialect && frame.request == request);
+            }
+        }
+    }
+
+    #[test]
+    fn checksum_and_op_are_judged_when_the_payload_is_there() {
+        let mut bytes = hex(UPDATE);
+        bytes[2] ^= 1;
+        let last = bytes.len() - 1;
+        assert_eq!(
+            decode(&bytes[..last], MAX_PAYLOAD, &mut Vec::new()),
+            Ok(None)
+        );
+        let error = WireError::BadChecksum {
+            want: 0x0b,
+            have: 0x0a,
+        };
+        assert_eq!(refusal(&bytes), error);
+
+        let mut bytes = hex(UPDATE);
+        bytes[4] = 2;
+        assert_eq!(
+            decode(&bytes[..last], MAX_PAYLOAD, &mut Vec::new()),
+            Ok(None)
+        );
+        let error = WireError::BadValue {
+            field: "op",
+            value: 2,
+        };
+        assert_eq!(refusal(&bytes), error);
+    }
+
+    #[test]
+    fn the_checksum_is_over_the_bytes_before_masking() {
+        let mut bytes = hex(UPDATE);
+        let masked_sum = checksum(&bytes[17..]);
+        assert_ne!(masked_sum, bytes[2]);
+        bytes[2] = masked_sum;
+        assert!(matches!(refusal(&bytes), WireError::BadChecksum { .. }));
+    }
+
+    #[test]
+    fn masks_apply_by_position_at_every_length() {
+        for length in 0..40 {
+            let plain: Vec<u8> = (0..length).collect();
+            let mut masked = plain.clone();
+            apply_mask(&mut masked, MASK);
+            for (at, (masked, plain)) in masked.iter().zip(&plain).enumerate() {
+                assert_eq!(*masked, plain ^ MASK[at % 4]);
+            }
+        }
+    }
+}

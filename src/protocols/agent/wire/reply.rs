@@ -157,3 +157,117 @@ pub fn decode_reply<'s>(
 
 const CODE_OK: i32 = 0;
 const CODE_FAILED: i32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::super::MAX_PAYLOAD;
+    use super::*;
+
+    /// The worked example's reply to the update, as it was recorded.
+    const UPDATED: &[u8] = b"\x68\x66\x17\x01\x00\xb4\x36\x21\x00\x22\0\0\0\0\0\0\0\
+        \xb2\x36\x21\x00\xb4\x36\x21\x00\xc1\x46\x45\x61\xc0\x53\x21\x00\xb4\x36\x21\x00\
+        \xb4\x36\x21\x00\xb4\x36\x21\x00\xb4\x36\x21\x00\xb4\x36";
+
+    fn encoded(dialect: Dialect, reply: &Reply<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode_reply(&mut out, dialect, [0xb4, 0x36, 0x21, 0x00], reply);
+        out
+    }
+
+    #[test]
+    fn the_worked_example_reads_and_writes() {
+        assert_eq!(encoded(Dialect::Stock, &Reply::Updated), UPDATED);
+        let mut scratch = Vec::new();
+        let answer = decode_reply(UPDATED, Dialect::Stock, MAX_PAYLOAD, &mut scratch);
+        let answer = answer.unwrap().unwrap();
+        assert_eq!(
+            (answer.command, answer.code, answer.message),
+            (UPDATE, 0, &b""[..])
+        );
+        assert_eq!(answer.consumed, UPDATED.len());
+        // An update's reply holds no record, and one is not made up.
+        assert!(answer.record().is_err());
+    }
+
+    #[test]
+    fn every_reply_comes_back_in_both_dialects() {
+        let failed = |command| Reply::Failed {
+            command,
+            message: b"the disk is full",
+        };
+        let replies = [
+            (Reply::Updated, UPDATE, 0, &b""[..]),
+            (Reply::Authorised, AUTH, 0, b""),
+            (Reply::Missing, QUERY, 1, b"not existed"),
+            (failed(UPDATE), UPDATE, 1, b"the disk is full"),
+            (failed(QUERY), QUERY, 1, b"the disk is full"),
+            (Reply::Sniffed { host: b"::1" }, SNIFF, 0, b""),
+        ];
+        for dialect in [Dialect::Document, Dialect::Stock] {
+            for (reply, command, code, message) in &replies {
+                let bytes = encoded(dialect, reply);
+                let mut scratch = Vec::new();
+                for end in 0..bytes.len() {
+                    let early = decode_reply(&bytes[..end], dialect, MAX_PAYLOAD, &mut scratch);
+                    assert_eq!(early, Ok(None));
+                }
+                let answer = decode_reply(&bytes, dialect, MAX_PAYLOAD, &mut scratch);
+                let answer = answer.unwrap().unwrap();
+                assert_eq!(answer.command, *command);
+                assert_eq!((answer.code, answer.message), (*code, *message));
+                if *command == QUERY {
+                    assert_eq!(answer.record(), Ok((0, &b""[..])));
+                }
+                if *command == SNIFF {
+                    assert_eq!(answer.host(), Ok(&b"::1"[..]));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn fits_is_what_the_encoder_makes_of_it() {
+        for dialect in [Dialect::Document, Dialect::Stock] {
+            for length in [0, 1, 1000] {
+                let data = vec![1; length];
+                let timestamp = 1;
+                let bytes = encoded(
+                    dialect,
+                    &Reply::Found {
+                        timestamp,
+                        data: &data,
+                    },
+                );
+                let payload = bytes.len() - dialect.header_len();
+                assert!(fits(dialect, length, payload));
+                assert!(!fits(dialect, length + 1, payload));
+            }
+            assert!(!fits(dialect, usize::MAX, MAX_PAYLOAD));
+        }
+    }
+
+    #[test]
+    fn only_the_documents_largest_update_of_a_short_key_cannot_be_answered() {
+        // The fields around id, section and data in the smallest update of each dialect.
+        let stock = MAX_PAYLOAD - 54;
+        assert!(fits(Dialect::Stock, stock, MAX_PAYLOAD));
+        let document = |key_len: usize| MAX_PAYLOAD - 30 - key_len;
+        assert!(!fits(Dialect::Document, document(2), MAX_PAYLOAD));
+        assert!(fits(Dialect::Document, document(3), MAX_PAYLOAD));
+    }
+
+    #[test]
+    fn a_reply_of_another_op_or_a_hostile_length_is_refused() {
+        let mut bytes = UPDATED.to_vec();
+        bytes[4] = 1;
+        let mut scratch = Vec::new();
+        let read = decode_reply(&bytes, Dialect::Stock, MAX_PAYLOAD, &mut scratch);
+        assert!(matches!(read, Err(WireError::BadValue { field: "op", .. })));
+        for length in [524_289, u64::MAX, 1 << 32] {
+            let mut header = UPDATED[..17].to_vec();
+            header[9..].copy_from_slice(&u64::to_le_bytes(length));
+            let read = decode_reply(&header, Dialect::Stock, MAX_PAYLOAD, &mut scratch);
+            assert!(matches!(read, Err(WireError::TooLong { .. })));
+        }
+    }
+}

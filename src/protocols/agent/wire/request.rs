@@ -250,3 +250,179 @@ const OPERATION: i32 = 0;
 
 /// The version inside an agent request, which nobody looks at.
 const AGENT_VERSION: i32 = 0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: [Dialect; 2] = [Dialect::Document, Dialect::Stock];
+
+    fn length(dialect: Dialect, value: u64) -> Vec<u8> {
+        match dialect {
+            Dialect::Document => u32::try_from(value)
+                .unwrap_or(u32::MAX)
+                .to_le_bytes()
+                .to_vec(),
+            Dialect::Stock => value.to_le_bytes().to_vec(),
+        }
+    }
+
+    fn binary(dialect: Dialect, bytes: &[u8]) -> Vec<u8> {
+        [length(dialect, bytes.len() as u64), bytes.to_vec()].concat()
+    }
+
+    fn agent(dialect: Dialect, command: &[u8], inner: &[u8]) -> Vec<u8> {
+        [
+            binary(dialect, command),
+            vec![0xff; 4],
+            binary(dialect, inner),
+        ]
+        .concat()
+    }
+
+    fn key(dialect: Dialect) -> Vec<u8> {
+        [binary(dialect, b"id"), binary(dialect, b"section")].concat()
+    }
+
+    fn traffic(dialect: Dialect, operation: Option<i32>) -> Vec<u8> {
+        let leading = operation.map(|value| value.to_le_bytes().to_vec());
+        [
+            leading.unwrap_or_default(),
+            binary(dialect, b"service"),
+            binary(dialect, b"field"),
+            binary(dialect, b"token"),
+        ]
+        .concat()
+    }
+
+    fn leads(op: u8, dialect: Dialect, payload: &[u8]) -> Result<bool, WireError> {
+        match Request::read(op, dialect, payload)? {
+            Request::Traffic {
+                service: b"service",
+                field: b"field",
+                token: b"token",
+                leading_operation,
+            } => Ok(leading_operation),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn absent_op_and_wait_are_zero_and_cut_ones_are_refused() {
+        for dialect in BOTH {
+            let update = [key(dialect), binary(dialect, b"data")].concat();
+            let payload = agent(dialect, UPDATE, &update);
+            assert_eq!(
+                Request::read(OP_AGENT, dialect, &payload),
+                Ok(Request::Agent(AgentRequest::Update {
+                    id: b"id",
+                    section: b"section",
+                    data: b"data",
+                    op: 0
+                }))
+            );
+            let with_op = [update, vec![1, 0, 0, 0]].concat();
+            let payload = agent(dialect, UPDATE, &with_op);
+            let read = Request::read(OP_AGENT, dialect, &payload).unwrap();
+            assert!(matches!(
+                read,
+                Request::Agent(AgentRequest::Update { op: 1, .. })
+            ));
+            let payload = agent(dialect, QUERY, &key(dialect));
+            let read = Request::read(OP_AGENT, dialect, &payload).unwrap();
+            assert!(matches!(
+                read,
+                Request::Agent(AgentRequest::Query { wait: 0, .. })
+            ));
+        }
+        let cut = [key(Dialect::Stock), vec![1, 0]].concat();
+        let payload = agent(Dialect::Stock, QUERY, &cut);
+        assert_eq!(
+            Request::read(OP_AGENT, Dialect::Stock, &payload),
+            Err(WireError::Truncated {
+                field: "wait",
+                need: 4,
+                have: 2
+            })
+        );
+    }
+
+    #[test]
+    fn bytes_behind_the_last_field_are_ignored_but_not_exact() {
+        for dialect in BOTH {
+            for inner in [b"TRAIL".to_vec(), Vec::new()] {
+                let wait = 0_i32.to_le_bytes().to_vec();
+                let query = [key(dialect), wait, inner].concat();
+                let outer = [agent(dialect, QUERY, &query), b"more".to_vec()].concat();
+                let read = Request::read(OP_AGENT, dialect, &outer).unwrap();
+                assert!(matches!(
+                    read,
+                    Request::Agent(AgentRequest::Query { wait: 0, .. })
+                ));
+                assert!(!Request::is_exact(OP_AGENT, dialect, &outer));
+            }
+        }
+    }
+
+    #[test]
+    fn a_leading_operation_is_seen_and_only_zero_is_known() {
+        for dialect in BOTH {
+            assert_eq!(
+                leads(OP_TRAFFIC, dialect, &traffic(dialect, None)),
+                Ok(false)
+            );
+            assert_eq!(
+                leads(OP_TRAFFIC, dialect, &traffic(dialect, Some(0))),
+                Ok(true)
+            );
+            for operation in [1, 2, 3, -1, i32::MIN] {
+                let payload = traffic(dialect, Some(operation));
+                assert!(leads(OP_TRAFFIC, dialect, &payload).is_err(), "{operation}");
+            }
+        }
+    }
+
+    #[test]
+    fn extended_traffic_is_read_by_the_custom_of_its_dialect() {
+        let extended = |dialect, operation| [traffic(dialect, operation), vec![7; 5]].concat();
+        let stock = extended(Dialect::Stock, None);
+        assert_eq!(leads(OP_TRAFFIC, Dialect::Stock, &stock), Ok(false));
+        let document = extended(Dialect::Document, Some(0));
+        assert_eq!(leads(OP_TRAFFIC, Dialect::Document, &document), Ok(true));
+    }
+
+    #[test]
+    fn hostile_inner_lengths_are_refused() {
+        let hostile = [
+            u64::MAX,
+            0xffff_ffff_ffff_fffc,
+            1 << 63,
+            (1 << 63) - 1,
+            u64::from(u32::MAX),
+            100,
+        ];
+        for dialect in BOTH {
+            for bad in hostile {
+                let bad = length(dialect, bad);
+                for (op, payload) in [
+                    (OP_AGENT, [bad.clone(), b"query".to_vec()].concat()),
+                    (
+                        OP_AGENT,
+                        [binary(dialect, QUERY), vec![0; 4], bad.clone()].concat(),
+                    ),
+                    (OP_AGENT, agent(dialect, QUERY, &bad)),
+                    (OP_AGENT, agent(dialect, AUTH, &bad)),
+                    (OP_TRAFFIC, bad.clone()),
+                    (OP_TRAFFIC, [vec![0; 4], bad.clone()].concat()),
+                    (
+                        OP_TRAFFIC,
+                        [binary(dialect, b"service"), bad.clone()].concat(),
+                    ),
+                ] {
+                    let read = Request::read(op, dialect, &payload);
+                    assert!(read.is_err(), "{read:?}");
+                }
+            }
+        }
+    }
+}

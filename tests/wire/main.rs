@@ -1,0 +1,9 @@
+//! Recorded and hostile bytes against the codecs, and the clients against servers made of them.
+//!
+//! No binary is started here; that is `blackbox`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod agent_client;
+mod agent_mutation;
+mod agent_vectors;
+mod vectors;
