@@ -17,11 +17,14 @@ fn an_update_without_the_token_is_refused_and_the_connection_lives_on() {
     let server = guarded();
     let narrow = Dialect::Document;
     let mut peer = server.connect();
-    peer.ask(narrow, &narrow.update(b"id", b"s", b"v")).expect_refused(b"update");
-    peer.ask(narrow, &narrow.query(b"id", b"s")).expect_missing(narrow);
+    peer.ask(narrow, &narrow.update(b"id", b"s", b"v"))
+        .expect_refused(b"update");
+    peer.ask(narrow, &narrow.query(b"id", b"s"))
+        .expect_missing(narrow);
     // The same connection may still authorise itself.
     peer.ask(narrow, &narrow.auth(TOKEN)).expect_done(b"auth");
-    peer.ask(narrow, &narrow.update(b"id", b"s", b"v")).expect_done(b"update");
+    peer.ask(narrow, &narrow.update(b"id", b"s", b"v"))
+        .expect_done(b"update");
     let reply = peer.ask(narrow, &narrow.query(b"id", b"s"));
     assert_eq!(reply.record(narrow).1, b"v");
 }
@@ -34,7 +37,10 @@ fn a_removal_needs_the_token_too() {
     peer.send([wide.auth(TOKEN), wide.update(b"id", b"s", b"v")].concat());
     peer.reply(wide).expect_done(b"auth");
     peer.reply(wide).expect_done(b"update");
-    server.connect().ask(wide, &frame::remove(b"id", b"s")).expect_refused(b"update");
+    server
+        .connect()
+        .ask(wide, &frame::remove(b"id", b"s"))
+        .expect_refused(b"update");
     assert_eq!(server.stored(b"id", b"s").as_deref(), Some(&b"v"[..]));
 }
 
@@ -63,20 +69,29 @@ fn the_token_counts_for_its_own_connection_only() {
     let mut first = server.connect();
     first.ask(narrow, &narrow.auth(TOKEN)).expect_done(b"auth");
     let mut second = server.connect();
-    second.ask(narrow, &narrow.update(b"id", b"s", b"v")).expect_refused(b"update");
-    first.ask(narrow, &narrow.update(b"id", b"s", b"v")).expect_done(b"update");
+    second
+        .ask(narrow, &narrow.update(b"id", b"s", b"v"))
+        .expect_refused(b"update");
+    first
+        .ask(narrow, &narrow.update(b"id", b"s", b"v"))
+        .expect_done(b"update");
 }
 
 #[test]
 fn the_token_may_come_from_a_file() {
     let folder = crate::support::folder::Folder::new();
     let file = folder.write("token", b"from the file\n");
-    let server = Setup::new().agent(&format!("token = {{ file = {file:?} }}")).start();
+    let server = Setup::new()
+        .agent(&format!("token = {{ file = {file:?} }}"))
+        .start();
     let narrow = Dialect::Document;
     let mut peer = server.connect();
-    peer.ask(narrow, &narrow.update(b"id", b"s", b"v")).expect_refused(b"update");
-    peer.ask(narrow, &narrow.auth(b"from the file")).expect_done(b"auth");
-    peer.ask(narrow, &narrow.update(b"id", b"s", b"v")).expect_done(b"update");
+    peer.ask(narrow, &narrow.update(b"id", b"s", b"v"))
+        .expect_refused(b"update");
+    peer.ask(narrow, &narrow.auth(b"from the file"))
+        .expect_done(b"auth");
+    peer.ask(narrow, &narrow.update(b"id", b"s", b"v"))
+        .expect_done(b"update");
 }
 
 #[test]
@@ -86,20 +101,37 @@ fn no_secret_and_no_payload_reaches_the_log() {
     let server = Setup::new()
         .agent(&token)
         .environment("RUST_LOG", "trace")
-        .route(Route::new("svc").token("route-secret-0815").host("x", backend.address))
+        .route(
+            Route::new("svc")
+                .token("route-secret-0815")
+                .host("x", backend.address),
+        )
         .start();
     let narrow = Dialect::Document;
     let mut peer = server.connect();
-    peer.ask(narrow, &narrow.auth(b"guessed-secret-99")).expect_refused(b"auth");
+    peer.ask(narrow, &narrow.auth(b"guessed-secret-99"))
+        .expect_refused(b"auth");
     peer.ask(narrow, &narrow.auth(TOKEN)).expect_done(b"auth");
-    peer.ask(narrow, &narrow.update(b"id", b"s", b"stored-payload-1")).expect_done(b"update");
+    peer.ask(narrow, &narrow.update(b"id", b"s", b"stored-payload-1"))
+        .expect_done(b"update");
     let mut relay = server.relay(Dialect::Stock, "svc", "x", "route-secret-0815");
-    relay.send(b"relayed-payload-2").expect(b"relayed-payload-2").finish().expect_end();
+    relay
+        .send(b"relayed-payload-2")
+        .expect(b"relayed-payload-2")
+        .finish()
+        .expect_end();
     let mut refused = server.connect();
-    refused.send(Dialect::Stock.traffic(b"svc", b"x", b"guessed-secret-98")).expect_closed();
+    refused
+        .send(Dialect::Stock.traffic(b"svc", b"x", b"guessed-secret-98"))
+        .expect_closed();
     let log = server.log();
     assert!(log.contains("listening on"), "{log}");
-    let private = ["store-secret", "route-secret", "guessed-secret", "-payload-"];
+    let private = [
+        "store-secret",
+        "route-secret",
+        "guessed-secret",
+        "-payload-",
+    ];
     for word in private {
         assert!(!log.contains(word), "{word} in the log:\n{log}");
     }

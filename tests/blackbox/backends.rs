@@ -33,10 +33,13 @@ fn a_refused_backend_closes_the_client_without_a_byte() {
 #[test]
 fn a_backend_that_never_answers_closes_the_client_within_the_connect_timeout() {
     let hole = BlackHole::new();
-    let server = Setup::to(hole.address).limit("connect_timeout = \"500ms\"").start();
+    let server = Setup::to(hole.address)
+        .limit("connect_timeout = \"500ms\"")
+        .start();
     let start = Instant::now();
     let mut peer = server.connect();
-    peer.send(Dialect::Stock.traffic(b"svc", b"x", b"")).expect_closed();
+    peer.send(Dialect::Stock.traffic(b"svc", b"x", b""))
+        .expect_closed();
     assert!(start.elapsed().as_millis() >= 400, "{:?}", start.elapsed());
     assert!(start.elapsed() < DEADLINE);
     expect_closed(&server);
@@ -60,10 +63,15 @@ fn a_name_without_an_address_closes_the_client_and_disturbs_nobody() {
 fn a_name_with_an_address_is_dialled() {
     let backend = Backend::echo();
     let port = backend.address.port();
-    let server = Setup::new().route(Route::new("svc").named("x", "localhost", port)).start();
+    let server = Setup::new()
+        .route(Route::new("svc").named("x", "localhost", port))
+        .start();
     for _ in 0..5 {
         let mut peer = server.relay(Dialect::Stock, "svc", "x", "");
-        peer.send(b"by name").expect(b"by name").finish().expect_end();
+        peer.send(b"by name")
+            .expect(b"by name")
+            .finish()
+            .expect_end();
     }
 }
 
@@ -75,7 +83,12 @@ fn a_backend_is_reached_by_ipv6() {
     };
     let backend = Backend::serve_on(listener, |peer, _| echo(peer));
     let server = Setup::to(backend.address).start();
-    server.open().send(b"six").expect(b"six").finish().expect_end();
+    server
+        .open()
+        .send(b"six")
+        .expect(b"six")
+        .finish()
+        .expect_end();
 }
 
 #[test]
@@ -89,14 +102,22 @@ fn the_next_of_a_list_is_tried_whatever_ails_the_first() {
         Route::new("svc").hosts("x", &[refusing.address, good]),
         Route::new("svc").hosts("x", &[hole.address, good]),
         Route::new("svc").hosts("x", &[refusing.address, hole.address, good]),
-        Route::new("svc").named("x", "no-such-host.invalid", 80).named("x", "127.0.0.1", port),
+        Route::new("svc")
+            .named("x", "no-such-host.invalid", 80)
+            .named("x", "127.0.0.1", port),
     ];
     for list in lists {
-        let server = Setup::new().limit("connect_timeout = \"300ms\"").route(list.clone()).start();
+        let server = Setup::new()
+            .limit("connect_timeout = \"300ms\"")
+            .route(list.clone())
+            .start();
         for dialect in DIALECTS {
             for _ in 0..5 {
                 let mut peer = server.relay(dialect, "svc", "x", "");
-                peer.send(b"through").expect(b"through").finish().expect_end();
+                peer.send(b"through")
+                    .expect(b"through")
+                    .finish()
+                    .expect_end();
             }
         }
         server.stop();
@@ -108,7 +129,10 @@ fn a_list_of_which_none_answers_closes_the_client() {
     let [one, two] = [Refusing::new(), Refusing::new()];
     let hole = BlackHole::new();
     let list = Route::new("svc").hosts("x", &[one.address, hole.address, two.address]);
-    let server = Setup::new().limit("connect_timeout = \"300ms\"").route(list).start();
+    let server = Setup::new()
+        .limit("connect_timeout = \"300ms\"")
+        .route(list)
+        .start();
     expect_closed(&server);
     // Again: a backend that is skipped for a while must not make a hang of its list.
     expect_closed(&server);
@@ -177,7 +201,10 @@ fn a_backend_that_closes_at_once_ends_the_client_after_the_greeting() {
         let mut peer = server.connect();
         peer.send([Dialect::Stock.traffic(b"svc", b"x", b""), b"early".to_vec()].concat());
         let (bytes, end) = peer.rest();
-        assert!(bytes == b"ok" || (bytes.is_empty() && end == End::Reset), "{bytes:?} {end:?}");
+        assert!(
+            bytes == b"ok" || (bytes.is_empty() && end == End::Reset),
+            "{bytes:?} {end:?}"
+        );
     }
     server.expect_alive();
 }
@@ -188,7 +215,11 @@ fn a_backend_that_speaks_first_is_heard_behind_the_greeting() {
     let server = Setup::to(backend.address).start();
     for dialect in DIALECTS {
         let mut peer = server.relay(dialect, "svc", "x", "");
-        peer.expect(b"220 ready\r\n").send(b"QUIT").expect(b"QUIT").finish().expect_end();
+        peer.expect(b"220 ready\r\n")
+            .send(b"QUIT")
+            .expect(b"QUIT")
+            .finish()
+            .expect_end();
     }
 }
 
@@ -217,6 +248,9 @@ fn nothing_is_sent_to_the_backend_but_the_clients_own_bytes() {
         let mut peer = server.connect();
         peer.send(dialect.traffic(b"svc", b"x", b"")).finish();
         peer.expect(dialect.greeting()).expect_end();
-        assert_eq!(heard.recv_timeout(DEADLINE).unwrap(), (Vec::new(), End::Fin));
+        assert_eq!(
+            heard.recv_timeout(DEADLINE).unwrap(),
+            (Vec::new(), End::Fin)
+        );
     }
 }

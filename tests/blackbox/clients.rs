@@ -31,7 +31,11 @@ fn a_value_goes_in_by_stdin_and_comes_out_by_stdout() {
     assert_eq!(server.stored(b"dev1", b"status").as_ref(), Some(&value));
     let query = run(&server, &["agent", "query", "dev1", "status"], b"").expect(0);
     assert!(query.output == value, "other bytes on stdout");
-    assert!(query.error.chars().any(|letter| letter.is_ascii_digit()), "{}", query.error);
+    assert!(
+        query.error.chars().any(|letter| letter.is_ascii_digit()),
+        "{}",
+        query.error
+    );
 }
 
 #[test]
@@ -76,11 +80,20 @@ fn a_guarded_store_takes_the_token_from_a_file_or_the_environment() {
     assert!(!refused.error.contains("store-secret"), "{}", refused.error);
     let by_file = [&update[..], &["--token-file", file.to_str().unwrap()]].concat();
     run(&server, &by_file, b"by file").expect(0);
-    assert_eq!(server.stored(b"dev1", b"status").as_deref(), Some(&b"by file"[..]));
+    assert_eq!(
+        server.stored(b"dev1", b"status").as_deref(),
+        Some(&b"by file"[..])
+    );
     let address = server.address.to_string();
-    let environment = [("TOWPATH_SERVER", address.as_str()), ("TOWPATH_TOKEN", "store-secret")];
+    let environment = [
+        ("TOWPATH_SERVER", address.as_str()),
+        ("TOWPATH_TOKEN", "store-secret"),
+    ];
     towpath(&update, &environment, b"by environment").expect(0);
-    assert_eq!(server.stored(b"dev1", b"status").as_deref(), Some(&b"by environment"[..]));
+    assert_eq!(
+        server.stored(b"dev1", b"status").as_deref(),
+        Some(&b"by environment"[..])
+    );
 }
 
 /// A running `towpath route` with a local port.
@@ -94,7 +107,12 @@ impl Forwarder {
         let mut child = Command::new(TOWPATH)
             .arg("route")
             .args(arguments)
-            .args(["--server", &server.address.to_string(), "--listen", "127.0.0.1:0"])
+            .args([
+                "--server",
+                &server.address.to_string(),
+                "--listen",
+                "127.0.0.1:0",
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -128,7 +146,9 @@ impl Drop for Forwarder {
 #[test]
 fn route_with_a_local_port_relays_every_connection() {
     let backend = Backend::echo();
-    let server = Setup::new().route(Route::new("demo").host("web", backend.address)).start();
+    let server = Setup::new()
+        .route(Route::new("demo").host("web", backend.address))
+        .start();
     let forwarder = Forwarder::start(&server, &["web", "--service", "demo"]);
     let address = forwarder.address();
     let block = Numbers::new(9).bytes(300_000);
@@ -143,7 +163,11 @@ fn route_with_a_local_port_relays_every_connection() {
             twin.send(bytes).finish();
         });
         let (came, end) = peer.rest();
-        assert!(came == block && end == End::Fin, "{} bytes, {end:?}", came.len());
+        assert!(
+            came == block && end == End::Fin,
+            "{} bytes, {end:?}",
+            came.len()
+        );
         sending.join().unwrap();
     }
 }
@@ -154,7 +178,9 @@ fn route_with_a_local_port_keeps_half_closes() {
         let (question, _) = peer.rest();
         peer.send(question.len().to_string());
     });
-    let server = Setup::new().route(Route::new("demo").host("web", backend.address)).start();
+    let server = Setup::new()
+        .route(Route::new("demo").host("web", backend.address))
+        .start();
     let forwarder = Forwarder::start(&server, &["web", "--service", "demo"]);
     let mut peer = Peer::connect(forwarder.address());
     peer.send(vec![b'q'; 100_000]).finish();
@@ -167,11 +193,20 @@ fn route_on_stdin_and_stdout_answers_after_the_input_has_ended() {
         let (question, _) = peer.rest();
         peer.send(&question).send(b" was the question");
     });
-    let route = Route::new("demo").token("secret").host("web", backend.address);
+    let route = Route::new("demo")
+        .token("secret")
+        .host("web", backend.address);
     let server = Setup::new().route(route).start();
     let folder = Folder::new();
     let token = folder.write("token", b"secret\n");
-    let arguments = ["route", "web", "--service", "demo", "--token-file", token.to_str().unwrap()];
+    let arguments = [
+        "route",
+        "web",
+        "--service",
+        "demo",
+        "--token-file",
+        token.to_str().unwrap(),
+    ];
     let question = Numbers::new(10).bytes(100_000);
     let finished = run(&server, &arguments, &question).expect(0);
     assert!(finished.output == [&question[..], b" was the question"].concat());
@@ -180,7 +215,9 @@ fn route_on_stdin_and_stdout_answers_after_the_input_has_ended() {
 #[test]
 fn route_that_is_refused_fails_and_says_so() {
     let backend = Backend::echo();
-    let route = Route::new("demo").token("secret").host("web", backend.address);
+    let route = Route::new("demo")
+        .token("secret")
+        .host("web", backend.address);
     let server = Setup::new().route(route).start();
     let finished = run(&server, &["route", "web", "--service", "demo"], b"input").expect(1);
     assert_eq!(finished.text(), "");
@@ -192,9 +229,18 @@ fn route_ends_when_the_backend_ends() {
     let backend = Backend::serve(|mut peer, _| {
         peer.send(b"bye");
     });
-    let server = Setup::new().route(Route::new("demo").host("web", backend.address)).start();
+    let server = Setup::new()
+        .route(Route::new("demo").host("web", backend.address))
+        .start();
     let mut child = Command::new(TOWPATH)
-        .args(["route", "web", "--service", "demo", "--server", &server.address.to_string()])
+        .args([
+            "route",
+            "web",
+            "--service",
+            "demo",
+            "--server",
+            &server.address.to_string(),
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -203,7 +249,12 @@ fn route_ends_when_the_backend_ends() {
     // Its stdin stays open: the other side's end is enough.
     let _input = child.stdin.take().unwrap();
     let mut output = Vec::new();
-    child.stdout.take().unwrap().read_to_end(&mut output).unwrap();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_end(&mut output)
+        .unwrap();
     assert_eq!(output, b"bye");
     assert_eq!(wait(&mut child).code(), Some(0));
 }
@@ -219,7 +270,9 @@ fn the_library_stores_waits_and_routes() {
     assert_eq!(client.query(b"id", b"s").unwrap().unwrap().data, b"value");
     let waiting = std::thread::spawn(move || {
         let mut client = Client::connect(address, Options::default()).unwrap();
-        client.query_wait(b"late", b"s", Duration::from_secs(20)).unwrap()
+        client
+            .query_wait(b"late", b"s", Duration::from_secs(20))
+            .unwrap()
     });
     client.update(b"late", b"s", b"here").unwrap();
     assert_eq!(waiting.join().unwrap().unwrap().data, b"here");

@@ -17,7 +17,11 @@ fn check(text: &str) -> crate::support::server::Finished {
 #[test]
 fn help_and_version_go_to_stdout() {
     let version = run(&["--version"]).expect(0);
-    assert!(version.text().contains(env!("CARGO_PKG_VERSION")), "{}", version.text());
+    assert!(
+        version.text().contains(env!("CARGO_PKG_VERSION")),
+        "{}",
+        version.text()
+    );
     assert_eq!(version.error, "");
     let help = run(&["--help"]).expect(0);
     for command in ["serve", "check", "agent", "route"] {
@@ -53,11 +57,23 @@ fn a_usage_error_is_one_line_that_points_to_the_help() {
     for arguments in wrong {
         let finished = run(arguments).expect(2);
         assert_eq!(finished.text(), "", "{arguments:?}");
-        assert!(finished.error.contains("--help"), "{arguments:?}: {}", finished.error);
-        assert!(finished.error.lines().count() <= 2, "{arguments:?}: {}", finished.error);
+        assert!(
+            finished.error.contains("--help"),
+            "{arguments:?}: {}",
+            finished.error
+        );
+        assert!(
+            finished.error.lines().count() <= 2,
+            "{arguments:?}: {}",
+            finished.error
+        );
     }
     let finished = run(&["serve", "--confg", "x"]);
-    assert!(finished.error.contains("--config"), "the nearest flag: {}", finished.error);
+    assert!(
+        finished.error.contains("--config"),
+        "the nearest flag: {}",
+        finished.error
+    );
 }
 
 #[test]
@@ -82,13 +98,21 @@ fn check_prints_what_serve_would_do_and_opens_nothing() {
 
 #[test]
 fn check_prints_every_mistake_at_once_with_its_place() {
-    let text = "workrs = 2\n\n[limits]\nhandshake_timeout = 5\n\n[agent]\n  max_payload = \"big\"\n";
+    let text =
+        "workrs = 2\n\n[limits]\nhandshake_timeout = 5\n\n[agent]\n  max_payload = \"big\"\n";
     let finished = check(text).expect(78);
     let said = format!("{}{}", finished.text(), finished.error);
-    for (place, hint) in [(":1:1: error:", "workers"), (":4:", "5s"), (":7:", "max_payload")] {
+    for (place, hint) in [
+        (":1:1: error:", "workers"),
+        (":4:", "5s"),
+        (":7:", "max_payload"),
+    ] {
         let line = said.lines().find(|line| line.contains(place));
         let line = line.unwrap_or_else(|| panic!("no mistake at {place}\n{said}"));
-        assert!(line.contains("towpath.toml") && line.contains("error:"), "{line}");
+        assert!(
+            line.contains("towpath.toml") && line.contains("error:"),
+            "{line}"
+        );
         assert!(line.contains(hint), "{line}");
     }
 }
@@ -111,7 +135,10 @@ fn a_role_that_does_not_exist_is_an_unknown_key() {
 fn serve_refuses_a_bad_configuration_as_check_does() {
     let (code, said) = Setup::new().limit("handshake_timeout = 5").fail();
     assert_eq!(code, 78, "{said}");
-    assert!(said.contains("towpath.toml:") && said.contains("error:"), "{said}");
+    assert!(
+        said.contains("towpath.toml:") && said.contains("error:"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -135,7 +162,10 @@ fn a_flag_beats_the_environment_which_beats_the_file() {
     let variable = [("TOWPATH_AGENT", "127.0.0.1:7002")];
     assert!(said(&[], &[]).contains("127.0.0.1:7001"));
     let by_environment = said(&[], &variable);
-    assert!(by_environment.contains("127.0.0.1:7002"), "{by_environment}");
+    assert!(
+        by_environment.contains("127.0.0.1:7002"),
+        "{by_environment}"
+    );
     let by_flag = said(&["--agent", "127.0.0.1:7003"], &variable);
     assert!(by_flag.contains("127.0.0.1:7003"), "{by_flag}");
     for other in ["127.0.0.1:7001", "127.0.0.1:7002"] {
@@ -154,7 +184,10 @@ fn the_bundled_configurations_are_in_order() {
 #[test]
 fn a_closed_stdout_is_no_panic() {
     let command = format!("{TOWPATH} --help | true");
-    let output = std::process::Command::new("sh").args(["-c", &command]).output().unwrap();
+    let output = std::process::Command::new("sh")
+        .args(["-c", &command])
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!said.contains("panicked"), "{said}");
 }

@@ -33,7 +33,11 @@ type Book = BTreeMap<u64, Known>;
 fn value(writer: u8, key: u64, version: u64) -> Vec<u8> {
     let seed = version * 1000 + key * 10 + u64::from(writer);
     let length = 8 + usize::try_from(seed * 37 % 3000).unwrap();
-    [version.to_le_bytes().to_vec(), Numbers::new(seed).bytes(length)].concat()
+    [
+        version.to_le_bytes().to_vec(),
+        Numbers::new(seed).bytes(length),
+    ]
+    .concat()
 }
 
 fn id(writer: u8) -> [u8; 1] {
@@ -82,7 +86,10 @@ fn is_acknowledged(peer: &mut Peer) -> bool {
         }
     }
     // The length of this reply is the success's alone: a refusal has a message.
-    assert_eq!(reply[9..13], NARROW.length((length - NARROW.header()) as u64));
+    assert_eq!(
+        reply[9..13],
+        NARROW.length((length - NARROW.header()) as u64)
+    );
     true
 }
 
@@ -98,9 +105,15 @@ fn check(server: &Server, writer: u8, book: &mut Book) {
         }
         let (_, data) = reply.record(NARROW);
         let version = u64::from_le_bytes(data[..8].try_into().unwrap());
-        assert!(data == value(writer, *key, version), "writer {writer}, key {key}: damaged");
+        assert!(
+            data == value(writer, *key, version),
+            "writer {writer}, key {key}: damaged"
+        );
         let allowed = known.acknowledged..=known.sent;
-        assert!(allowed.contains(&version), "writer {writer}, key {key}: {version}, {allowed:?}");
+        assert!(
+            allowed.contains(&version),
+            "writer {writer}, key {key}: {version}, {allowed:?}"
+        );
         // From now on this is what a later round must find.
         known.acknowledged = version;
     }
@@ -125,11 +138,19 @@ fn twenty_kills_during_updates_lose_and_damage_nothing_acknowledged() {
             .collect();
         // The kill falls behind a different number of acknowledgements each time.
         let enough = 1 + numbers.below(60);
-        until("updates are acknowledged", || total.load(Ordering::SeqCst) >= enough);
+        until("updates are acknowledged", || {
+            total.load(Ordering::SeqCst) >= enough
+        });
         server.kill();
-        books = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+        books = writers
+            .into_iter()
+            .map(|writer| writer.join().unwrap())
+            .collect();
         in_all += total.load(Ordering::SeqCst);
-        eprintln!("round {round}: killed behind {} updates", total.load(Ordering::SeqCst));
+        eprintln!(
+            "round {round}: killed behind {} updates",
+            total.load(Ordering::SeqCst)
+        );
     }
     let server = setup.start();
     for (writer, book) in (0..WRITERS).zip(&mut books) {

@@ -14,9 +14,14 @@ const NARROW: Dialect = Dialect::Document;
 
 /// The store's file: the largest one in the data directory.
 fn store_file(data: &Path) -> PathBuf {
-    let files = std::fs::read_dir(data).unwrap().map(|entry| entry.unwrap().path());
+    let files = std::fs::read_dir(data)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
     let length = |path: &PathBuf| std::fs::metadata(path).unwrap().len();
-    files.filter(|path| path.is_file()).max_by_key(length).unwrap()
+    files
+        .filter(|path| path.is_file())
+        .max_by_key(length)
+        .unwrap()
 }
 
 /// A store with something in it, and its file. The server is gone.
@@ -34,9 +39,15 @@ fn expect_refused(setup: &Setup, file: &Path) {
     let before = std::fs::read(file).unwrap();
     let (code, said) = setup.fail();
     assert_eq!(code, 1, "{said}");
-    assert!(said.contains(file.to_str().unwrap()), "the message names the file: {said}");
+    assert!(
+        said.contains(file.to_str().unwrap()),
+        "the message names the file: {said}"
+    );
     assert!(!said.contains("panicked"), "{said}");
-    assert!(std::fs::read(file).unwrap() == before, "what is damaged is left for repair");
+    assert!(
+        std::fs::read(file).unwrap() == before,
+        "what is damaged is left for repair"
+    );
 }
 
 #[test]
@@ -74,7 +85,10 @@ fn a_data_directory_that_cannot_be_made_is_refused_with_a_message() {
     folder.write("data", b"a file where the directory should be");
     let (code, said) = Setup::new().folder(&folder).fail();
     assert_eq!(code, 1, "{said}");
-    assert!(said.contains(folder.path().join("data").to_str().unwrap()), "{said}");
+    assert!(
+        said.contains(folder.path().join("data").to_str().unwrap()),
+        "{said}"
+    );
 }
 
 /// A server whose files may grow little beyond what they are: the disk is as good as full.
@@ -102,7 +116,10 @@ fn fill(peer: &mut Peer) -> Vec<u8> {
 
 fn expect_stored(server: &Server, ids: &[u8]) {
     for id in ids {
-        assert!(server.stored(&[*id], b"big") == Some(vec![*id; 200_000]), "{id} is lost");
+        assert!(
+            server.stored(&[*id], b"big") == Some(vec![*id; 200_000]),
+            "{id} is lost"
+        );
     }
     for id in 0..50_u8 {
         assert_eq!(server.stored(&[id], b"s"), Some(vec![id; 1000]));
@@ -122,7 +139,11 @@ fn a_full_disk_refuses_updates_and_serves_queries() {
         let again = NARROW.update(b"again", b"s", &vec![b'x'; 200_000]);
         peer.ask(NARROW, &again).expect_refused(b"update");
     }
-    assert_eq!(server.stored(b"again", b"s"), None, "a refused update is not seen");
+    assert_eq!(
+        server.stored(b"again", b"s"),
+        None,
+        "a refused update is not seen"
+    );
     expect_stored(&server, &stored);
     server.stop();
     // With room again, the store opens and holds exactly what was acknowledged.

@@ -12,14 +12,20 @@ use crate::support::server::{Server, Setup};
 const WIDE: Dialect = Dialect::Stock;
 
 fn hasty(backend: &Backend) -> Server {
-    Setup::to(backend.address).limit("handshake_timeout = \"1s\"").start()
+    Setup::to(backend.address)
+        .limit("handshake_timeout = \"1s\"")
+        .start()
 }
 
 /// Fails unless the peer, connected at `start`, is closed by the timeout: not by half of it, and
 /// at some time. How long after it depends on the machine's other work.
 fn expect_timed_out(peer: &mut Peer, start: Instant) {
     peer.expect_closed();
-    assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_millis(500),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[test]
@@ -30,7 +36,9 @@ fn two_hundred_silent_clients_are_closed_at_the_handshake_timeout() {
     let reference = Reference::start(server.open());
     server.expect_alive();
     let before = kernel::descriptors(server.process());
-    let mut silent: Vec<_> = (0..200).map(|_| (server.connect(), Instant::now())).collect();
+    let mut silent: Vec<_> = (0..200)
+        .map(|_| (server.connect(), Instant::now()))
+        .collect();
     for (peer, start) in &mut silent {
         expect_timed_out(peer, *start);
     }
@@ -53,14 +61,22 @@ fn two_hundred_trickling_clients_are_closed_at_the_handshake_timeout() {
     let start = Instant::now();
     let mut closed = 0;
     for byte in frame {
-        closed = peers.iter_mut().map(|peer| !peer.try_send(&[byte])).filter(|gone| *gone).count();
+        closed = peers
+            .iter_mut()
+            .map(|peer| !peer.try_send(&[byte]))
+            .filter(|gone| *gone)
+            .count();
         if closed == peers.len() {
             break;
         }
         std::thread::sleep(Duration::from_millis(60));
     }
     assert_eq!(closed, peers.len(), "clients are closed while they trickle");
-    assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_millis(500),
+        "{:?}",
+        start.elapsed()
+    );
     for peer in &mut peers {
         // The write after the close has met RST, so the end reads as one or the other.
         peer.expect_closed();
@@ -88,12 +104,18 @@ fn a_frame_that_stops_inside_its_payload_is_closed_at_the_handshake_timeout() {
 #[test]
 fn the_handshake_timeout_leaves_relays_and_waits_alone() {
     let backend = Backend::echo();
-    let server = Setup::to(backend.address).limit("handshake_timeout = \"500ms\"").start();
+    let server = Setup::to(backend.address)
+        .limit("handshake_timeout = \"500ms\"")
+        .start();
     let mut relay = server.open();
     let mut waiter = server.connect();
     waiter.send(crate::support::frame::query_wait(b"id", b"s", 2));
     waiter.reply(WIDE).expect_missing(WIDE);
-    relay.send(b"still here").expect(b"still here").finish().expect_end();
+    relay
+        .send(b"still here")
+        .expect(b"still here")
+        .finish()
+        .expect_end();
 }
 
 #[test]
@@ -149,18 +171,28 @@ fn running_out_of_descriptors_costs_no_processor_time_and_passes() {
     let left = Instant::now();
     server.expect_alive();
     eprintln!("served {:?} after the clients left", left.elapsed());
-    assert!(left.elapsed() < Duration::from_secs(10), "{:?}", left.elapsed());
+    assert!(
+        left.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        left.elapsed()
+    );
     server.expect_descriptors(before);
     relay.send(b"after").expect(b"after").finish().expect_end();
     let log = server.log();
-    assert!(log.lines().count() < 100, "{} lines in the log", log.lines().count());
+    assert!(
+        log.lines().count() < 100,
+        "{} lines in the log",
+        log.lines().count()
+    );
     server.stop();
 }
 
 #[test]
 fn running_out_of_descriptors_while_dialling_closes_those_clients_only() {
     let backend = Backend::echo();
-    let server = Setup::to(backend.address).wrapper(&["prlimit", "--nofile=64:64", "--"]).start();
+    let server = Setup::to(backend.address)
+        .wrapper(&["prlimit", "--nofile=64:64", "--"])
+        .start();
     let mut relay = server.open();
     let clients: Vec<_> = (0..100)
         .map(|_| {
@@ -172,7 +204,12 @@ fn running_out_of_descriptors_while_dialling_closes_those_clients_only() {
     relay.send(b"during").expect(b"during");
     drop(clients);
     server.expect_alive();
-    server.open().send(b"ping").expect(b"ping").finish().expect_end();
+    server
+        .open()
+        .send(b"ping")
+        .expect(b"ping")
+        .finish()
+        .expect_end();
     relay.send(b"after").expect(b"after").finish().expect_end();
     server.stop();
 }

@@ -67,8 +67,14 @@ fn sixty_four_mebibytes_go_each_way_at_once_beside_a_slow_reader() {
     }
     let (up, came_down) = bulk.join().unwrap();
     let (down, came_up) = results.recv_timeout(DEADLINE).unwrap();
-    assert!(came_up == (total, up), "what the client sent is not what the backend got");
-    assert!(came_down == (total, down), "what the backend sent is not what the client got");
+    assert!(
+        came_up == (total, up),
+        "what the client sent is not what the backend got"
+    );
+    assert!(
+        came_down == (total, down),
+        "what the backend sent is not what the client got"
+    );
     reference.expect_undisturbed();
     drop(slow);
     server.stop();
@@ -89,7 +95,11 @@ fn a_reader_that_stops_holds_up_its_sender_and_not_the_memory() {
         std::mem::replace(&mut last, now) == now && now > 0
     });
     let growth = kernel::resident_bytes(server.process()).saturating_sub(before);
-    assert!(growth < 20 * MEBIBYTE as u64, "{growth} bytes for {} relays", stopped.len());
+    assert!(
+        growth < 20 * MEBIBYTE as u64,
+        "{growth} bytes for {} relays",
+        stopped.len()
+    );
     server.expect_alive();
 }
 
@@ -109,7 +119,11 @@ fn a_client_that_ends_first_still_gets_the_whole_answer() {
         let mut peer = server.relay(dialect, "svc", "x", "");
         peer.send(&question).finish();
         let (bytes, end) = peer.rest();
-        assert!(bytes == answer && end == End::Fin, "{} bytes, {end:?}", bytes.len());
+        assert!(
+            bytes == answer && end == End::Fin,
+            "{} bytes, {end:?}",
+            bytes.len()
+        );
     }
 }
 
@@ -131,7 +145,11 @@ fn a_backend_that_ends_first_still_gets_the_whole_request() {
         // The client speaks only after it has seen the backend's end.
         peer.send(&second).finish();
         let (bytes, end) = heard.recv_timeout(DEADLINE).unwrap();
-        assert!(bytes == second && end == End::Fin, "{} bytes, {end:?}", bytes.len());
+        assert!(
+            bytes == second && end == End::Fin,
+            "{} bytes, {end:?}",
+            bytes.len()
+        );
     }
 }
 
@@ -150,7 +168,10 @@ fn bytes_behind_the_request_are_relayed_first() {
                 twin.send(bytes).send(b"late").finish();
             });
             peer.expect(dialect.greeting());
-            assert!(peer.take(length) == early[..length], "{dialect:?}, {length} bytes");
+            assert!(
+                peer.take(length) == early[..length],
+                "{dialect:?}, {length} bytes"
+            );
             peer.expect(b"late").expect_end();
             sending.join().unwrap();
         }
@@ -172,7 +193,10 @@ fn a_traffic_request_behind_agent_frames_relays() {
         peer.send(frames.concat());
         peer.reply(dialect).expect_done(b"update");
         assert_eq!(peer.reply(dialect).record(dialect).1, b"v");
-        peer.expect(dialect.greeting()).expect(b"raw").finish().expect_end();
+        peer.expect(dialect.greeting())
+            .expect(b"raw")
+            .finish()
+            .expect_end();
     }
 }
 
@@ -180,7 +204,11 @@ fn a_traffic_request_behind_agent_frames_relays() {
 fn what_looks_like_a_frame_is_relayed_as_it_is() {
     let backend = Backend::echo();
     let server = Setup::to(backend.address).start();
-    let looks = [Dialect::Stock.sniff(), Dialect::Stock.traffic(b"svc", b"x", b"")].concat();
+    let looks = [
+        Dialect::Stock.sniff(),
+        Dialect::Stock.traffic(b"svc", b"x", b""),
+    ]
+    .concat();
     let mut peer = server.open();
     peer.send(&looks).expect(&looks).finish().expect_end();
 }
@@ -212,13 +240,19 @@ fn single_bytes_pass_to_and_fro_without_delay() {
         peer.send(byte).expect(byte);
     }
     // With Nagle and delayed acknowledgement in the way, this takes 20 s and more.
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[test]
 fn a_quiet_relay_ends_at_the_idle_timeout_and_a_busy_one_does_not() {
     let backend = Backend::echo();
-    let server = Setup::to(backend.address).limit("idle_timeout = \"1s\"").start();
+    let server = Setup::to(backend.address)
+        .limit("idle_timeout = \"1s\"")
+        .start();
     let reference = Reference::start(server.open());
     let mut quiet = server.open();
     quiet.send(b"last word").expect(b"last word");
@@ -229,6 +263,10 @@ fn a_quiet_relay_ends_at_the_idle_timeout_and_a_busy_one_does_not() {
         Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
         other => panic!("{other:?}"),
     }
-    assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_millis(500),
+        "{:?}",
+        start.elapsed()
+    );
     reference.expect_undisturbed();
 }

@@ -187,7 +187,9 @@ fn a_backends_reset_reaches_a_client_that_has_ended_its_direction() {
 #[test]
 fn reset_while_draining_lets_the_drain_end() {
     let backend = Backend::echo();
-    let mut server = Setup::to(backend.address).limit("drain_timeout = \"60s\"").start();
+    let mut server = Setup::to(backend.address)
+        .limit("drain_timeout = \"60s\"")
+        .start();
     let mut peer = server.open();
     peer.send(b"ping").expect(b"ping");
     server.signal("TERM");

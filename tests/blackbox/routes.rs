@@ -22,7 +22,12 @@ impl Example {
         let test_http = Route::new("test_http").token("test_http_token");
         let server = Setup::new()
             .limit("handshake_timeout = \"60s\"")
-            .route(test_http.host("github", github).host("baidu", baidu).host("default", default))
+            .route(
+                test_http
+                    .host("github", github)
+                    .host("baidu", baidu)
+                    .host("default", default),
+            )
             .route(Route::new("open").host("github", github))
             .route(Route::new("strict").token("t").host("github", github))
             .start();
@@ -43,7 +48,11 @@ impl Example {
     fn expect_reached(&self, service: &str, field: &str, token: &str, banner: &str) {
         for dialect in DIALECTS {
             let mut peer = self.server.relay(dialect, service, field, token);
-            peer.expect(banner).send(b"ping").expect(b"ping").finish().expect_end();
+            peer.expect(banner)
+                .send(b"ping")
+                .expect(b"ping")
+                .finish()
+                .expect_end();
         }
     }
 }
@@ -58,7 +67,14 @@ fn a_known_service_token_and_field_reach_their_host() {
 #[test]
 fn case_1_an_unknown_service_is_closed() {
     let example = Example::start();
-    for service in ["ghost", "", "TEST_HTTP", "test_htt", "test_http\0", "test_http2"] {
+    for service in [
+        "ghost",
+        "",
+        "TEST_HTTP",
+        "test_htt",
+        "test_http\0",
+        "test_http2",
+    ] {
         example.expect_closed(service, "github", "test_http_token");
     }
     example.server.expect_alive();
@@ -67,7 +83,13 @@ fn case_1_an_unknown_service_is_closed() {
 #[test]
 fn case_2_a_wrong_token_is_closed() {
     let example = Example::start();
-    for token in ["", "nope", "test_http_toke", "test_http_token2", "TEST_HTTP_TOKEN"] {
+    for token in [
+        "",
+        "nope",
+        "test_http_toke",
+        "test_http_token2",
+        "TEST_HTTP_TOKEN",
+    ] {
         example.expect_closed("test_http", "github", token);
         // The token comes before the field.
         example.expect_closed("test_http", "not there", token);
@@ -78,7 +100,15 @@ fn case_2_a_wrong_token_is_closed() {
 #[test]
 fn case_3_a_missing_field_goes_to_the_default() {
     let example = Example::start();
-    for field in ["not there", "", "GITHUB", "github2", "default", "../github", "\0"] {
+    for field in [
+        "not there",
+        "",
+        "GITHUB",
+        "github2",
+        "default",
+        "../github",
+        "\0",
+    ] {
         example.expect_reached("test_http", field, "test_http_token", "default");
     }
 }
@@ -109,12 +139,18 @@ fn a_token_as_large_as_a_frame_is_only_wrong() {
         let token = vec![b'x'; MOST - overhead];
         let payload = dialect.traffic_payload(b"test_http", b"github", &token);
         assert_eq!(payload.len(), MOST);
-        example.server.connect().send(dialect.frame(TRAFFIC, &payload)).expect_closed();
+        example
+            .server
+            .connect()
+            .send(dialect.frame(TRAFFIC, &payload))
+            .expect_closed();
         // Where no token is asked for, the same length passes.
         let token = vec![b'x'; MOST - dialect.traffic_payload(b"open", b"github", b"").len()];
         let payload = dialect.traffic_payload(b"open", b"github", &token);
         let mut peer = example.server.connect();
-        peer.send(dialect.frame(TRAFFIC, &payload)).expect(dialect.greeting()).expect(b"github|");
+        peer.send(dialect.frame(TRAFFIC, &payload))
+            .expect(dialect.greeting())
+            .expect(b"github|");
     }
 }
 
@@ -127,7 +163,10 @@ fn a_refused_request_never_reaches_a_backend() {
         for (service, field, token) in [("svc", "x", "u"), ("svc", "y", "t"), ("svd", "x", "t")] {
             let (service, field) = (service.as_bytes(), field.as_bytes());
             let request = dialect.traffic(service, field, token.as_bytes());
-            server.connect().send([request, b"payload".to_vec()].concat()).expect_closed();
+            server
+                .connect()
+                .send([request, b"payload".to_vec()].concat())
+                .expect_closed();
         }
     }
     assert_eq!(backend.accepted(), 0);
@@ -148,12 +187,20 @@ fn a_wrong_token_and_an_unknown_service_take_the_same_time() {
     };
     let rounds = 0..60;
     let pairs: (Vec<_>, Vec<_>) = rounds
-        .map(|_| (time(b"ghost", b"test_http_token"), time(b"test_http", b"wrong")))
+        .map(|_| {
+            (
+                time(b"ghost", b"test_http_token"),
+                time(b"test_http", b"wrong"),
+            )
+        })
         .unzip();
     let (unknown, wrong) = (median(pairs.0), median(pairs.1));
     // One class of time: no penalty, no sleep on one of the two. A tight bound would measure the
     // machine's other work.
-    assert!(unknown.abs_diff(wrong) < Duration::from_millis(20), "{unknown:?} and {wrong:?}");
+    assert!(
+        unknown.abs_diff(wrong) < Duration::from_millis(20),
+        "{unknown:?} and {wrong:?}"
+    );
 }
 
 #[test]

@@ -10,7 +10,9 @@ use crate::support::server::{Server, Setup};
 use crate::support::until;
 
 fn expect_no_new_clients(server: &Server) {
-    until("the server refuses new clients", || TcpStream::connect(server.address).is_err());
+    until("the server refuses new clients", || {
+        TcpStream::connect(server.address).is_err()
+    });
 }
 
 #[test]
@@ -54,7 +56,10 @@ fn a_second_signal_stops_at_once() {
         expect_no_new_clients(&server);
         relay.send(b"still served").expect(b"still served");
         server.signal(second);
-        assert!(server.ended().is_some(), "it ends by itself, not by the signal");
+        assert!(
+            server.ended().is_some(),
+            "it ends by itself, not by the signal"
+        );
         relay.rest();
     }
 }
@@ -99,7 +104,9 @@ fn updates_under_way_are_answered_before_the_drain_ends() {
 fn the_log_names_every_listener() {
     let server = Setup::new().start();
     let line = format!("agent listening on {}", server.address);
-    until("the log names the listener", || server.log().contains(&line));
+    until("the log names the listener", || {
+        server.log().contains(&line)
+    });
 }
 
 #[test]

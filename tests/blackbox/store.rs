@@ -22,10 +22,15 @@ fn a_value_stored_in_one_dialect_is_read_in_both() {
         let update = writer.update(id.as_bytes(), b"status", b"hello");
         server.connect().ask(writer, &update).expect_done(b"update");
         for reader in DIALECTS {
-            let reply = server.connect().ask(reader, &reader.query(id.as_bytes(), b"status"));
+            let reply = server
+                .connect()
+                .ask(reader, &reader.query(id.as_bytes(), b"status"));
             let (timestamp, data) = reply.record(reader);
             assert_eq!((reply.code, data.as_slice()), (0, &b"hello"[..]));
-            assert!((before..=unix_seconds()).contains(&timestamp), "{timestamp}");
+            assert!(
+                (before..=unix_seconds()).contains(&timestamp),
+                "{timestamp}"
+            );
         }
     }
     server.stop();
@@ -36,7 +41,11 @@ fn a_key_that_is_not_there_answers_not_existed() {
     let server = Setup::new().start();
     server.store(b"id", b"section", b"value");
     for dialect in DIALECTS {
-        for (id, section) in [(&b"id"[..], &b"other"[..]), (b"other", b"section"), (b"", b"")] {
+        for (id, section) in [
+            (&b"id"[..], &b"other"[..]),
+            (b"other", b"section"),
+            (b"", b""),
+        ] {
             let reply = server.connect().ask(dialect, &dialect.query(id, section));
             reply.expect_missing(dialect);
         }
@@ -81,11 +90,17 @@ fn removing_a_key_leaves_its_neighbours() {
     let wide = Dialect::Stock;
     server.store(b"id", b"one", b"1");
     server.store(b"id", b"two", b"2");
-    server.connect().ask(wide, &frame::remove(b"id", b"one")).expect_done(b"update");
+    server
+        .connect()
+        .ask(wide, &frame::remove(b"id", b"one"))
+        .expect_done(b"update");
     assert_eq!(server.stored(b"id", b"one"), None);
     assert_eq!(server.stored(b"id", b"two").as_deref(), Some(&b"2"[..]));
     // What is not there can be removed too.
-    server.connect().ask(wide, &frame::remove(b"id", b"one")).expect_done(b"update");
+    server
+        .connect()
+        .ask(wide, &frame::remove(b"id", b"one"))
+        .expect_done(b"update");
 }
 
 #[test]
@@ -95,8 +110,14 @@ fn an_unknown_update_op_succeeds_without_effect() {
     server.store(b"id", b"section", b"kept");
     for op in [2, 7, u32::MAX] {
         let payload = wide.update_payload(b"id", b"section", b"new", op);
-        server.connect().ask(wide, &wide.frame(AGENT, &payload)).expect_done(b"update");
-        assert_eq!(server.stored(b"id", b"section").as_deref(), Some(&b"kept"[..]));
+        server
+            .connect()
+            .ask(wide, &wide.frame(AGENT, &payload))
+            .expect_done(b"update");
+        assert_eq!(
+            server.stored(b"id", b"section").as_deref(),
+            Some(&b"kept"[..])
+        );
     }
 }
 
@@ -106,7 +127,16 @@ fn keys_of_any_bytes_are_told_apart() {
     let long = vec![b'k'; 64 * 1024];
     let longer = vec![b'k'; 64 * 1024 + 1];
     let keys: [&[u8]; 10] = [
-        b"", b"\0", b"\0\0", b"\xff\xfe", b"\xc3\x28", b"../../etc", b"/", b"a\nb", &long, &longer,
+        b"",
+        b"\0",
+        b"\0\0",
+        b"\xff\xfe",
+        b"\xc3\x28",
+        b"../../etc",
+        b"/",
+        b"a\nb",
+        &long,
+        &longer,
     ];
     for (number, id) in keys.iter().enumerate() {
         for (other, section) in keys.iter().enumerate() {
@@ -125,14 +155,22 @@ fn keys_of_any_bytes_are_told_apart() {
 fn the_largest_payload_is_accepted_and_served_back() {
     let server = Setup::new().start();
     for dialect in DIALECTS {
-        let overhead = dialect.update_payload(b"large", b"one", b"", frame::SET).len();
+        let overhead = dialect
+            .update_payload(b"large", b"one", b"", frame::SET)
+            .len();
         let data: Vec<u8> = (0..MOST - overhead).map(|at| (at % 251) as u8).collect();
         let payload = dialect.update_payload(b"large", b"one", &data, frame::SET);
         assert_eq!(payload.len(), MOST);
         let mut peer = server.connect();
-        peer.ask(dialect, &dialect.frame(AGENT, &payload)).expect_done(b"update");
-        let reply = server.connect().ask(dialect, &dialect.query(b"large", b"one"));
-        assert!(reply.record(dialect).1 == data, "{dialect:?}: other bytes came back");
+        peer.ask(dialect, &dialect.frame(AGENT, &payload))
+            .expect_done(b"update");
+        let reply = server
+            .connect()
+            .ask(dialect, &dialect.query(b"large", b"one"));
+        assert!(
+            reply.record(dialect).1 == data,
+            "{dialect:?}: other bytes came back"
+        );
     }
 }
 
@@ -154,7 +192,9 @@ fn a_value_that_no_narrow_reply_could_carry_is_refused() {
     let narrow = Dialect::Document;
     // With a key of one byte each, this update is as large as a frame may be, its reply larger.
     let data = vec![b'v'; MOST - narrow.update_payload(b"i", b"", b"", frame::SET).len()];
-    let reply = server.connect().ask(narrow, &narrow.update(b"i", b"", &data));
+    let reply = server
+        .connect()
+        .ask(narrow, &narrow.update(b"i", b"", &data));
     reply.expect_refused(b"update");
     assert_eq!(server.stored(b"i", b""), None);
     server.expect_alive();
@@ -166,7 +206,11 @@ fn each_limit_of_the_store_refuses_with_a_message() {
     let limits = [
         ("max_value = \"1K\"", vec![(b"a", 1024)], (b"b", 1025)),
         ("max_records = 2", vec![(b"a", 1), (b"b", 1)], (b"c", 1)),
-        ("max_bytes = \"4K\"", vec![(b"a", 1500), (b"b", 1500)], (b"c", 1500)),
+        (
+            "max_bytes = \"4K\"",
+            vec![(b"a", 1500), (b"b", 1500)],
+            (b"c", 1500),
+        ),
     ];
     for (line, fitting, (refused, length)) in limits {
         let server = Setup::new().agent(line).start();
@@ -180,11 +224,15 @@ fn each_limit_of_the_store_refuses_with_a_message() {
         // The refusal changed nothing, and the connection and what is stored live on.
         assert_eq!(server.stored(refused, b"s"), None, "{line}");
         let (id, length) = fitting[0];
-        peer.ask(narrow, &narrow.update(id, b"s", &vec![b'w'; length])).expect_done(b"update");
+        peer.ask(narrow, &narrow.update(id, b"s", &vec![b'w'; length]))
+            .expect_done(b"update");
         assert_eq!(server.stored(id, b"s"), Some(vec![b'w'; length]), "{line}");
         // What a removal frees is free.
         let wide = Dialect::Stock;
-        server.connect().ask(wide, &frame::remove(id, b"s")).expect_done(b"update");
+        server
+            .connect()
+            .ask(wide, &frame::remove(id, b"s"))
+            .expect_done(b"update");
         if !line.contains("max_value") {
             peer.ask(narrow, &over).expect_done(b"update");
         }
@@ -199,7 +247,10 @@ fn what_is_stored_survives_a_restart() {
     first.store(b"kept", b"s", b"v");
     first.store(b"gone", b"s", b"v");
     let request = frame::remove(b"gone", b"s");
-    first.connect().ask(Dialect::Stock, &request).expect_done(b"update");
+    first
+        .connect()
+        .ask(Dialect::Stock, &request)
+        .expect_done(b"update");
     first.stop();
     let second = setup.start();
     assert_eq!(second.stored(b"kept", b"s").as_deref(), Some(&b"v"[..]));
@@ -235,7 +286,10 @@ fn updates_of_many_clients_at_once_are_all_kept() {
     });
     for client in 0..16_u8 {
         for round in 0..20_u8 {
-            assert_eq!(server.stored(&[client], &[round]), Some(vec![client, round]));
+            assert_eq!(
+                server.stored(&[client], &[round]),
+                Some(vec![client, round])
+            );
         }
     }
 }

@@ -14,10 +14,12 @@ fn a_stock_connection_ends_after_its_reply_and_a_document_one_stays_open() {
     let server = patient();
     let (narrow, wide) = (Dialect::Document, Dialect::Stock);
     let mut peer = server.connect();
-    peer.ask(wide, &wide.update(b"id", b"s", b"v")).expect_done(b"update");
+    peer.ask(wide, &wide.update(b"id", b"s", b"v"))
+        .expect_done(b"update");
     peer.expect_end();
     let mut peer = server.connect();
-    peer.ask(narrow, &narrow.update(b"id", b"s", b"w")).expect_done(b"update");
+    peer.ask(narrow, &narrow.update(b"id", b"s", b"w"))
+        .expect_done(b"update");
     for _ in 0..20 {
         let reply = peer.ask(narrow, &narrow.query(b"id", b"s"));
         assert_eq!(reply.record(narrow).1, b"w");
@@ -117,7 +119,11 @@ fn every_prefix_of_an_update_stores_nothing() {
     for dialect in DIALECTS {
         let update = dialect.update(b"prefix", b"s", b"value");
         for length in 0..update.len() {
-            server.connect().send(&update[..length]).finish().expect_closed();
+            server
+                .connect()
+                .send(&update[..length])
+                .finish()
+                .expect_closed();
         }
         assert_eq!(server.stored(b"prefix", b"s"), None);
     }
@@ -143,8 +149,17 @@ fn a_client_that_ends_its_direction_still_gets_its_reply() {
 #[test]
 fn no_mask_confuses_the_dialects() {
     let backend = Backend::echo();
-    let server = Setup::to(backend.address).limit("handshake_timeout = \"60s\"").start();
-    let masks = [[0; 4], [6, 0, 0, 0], [5, 0, 0, 0], [3, 0, 0, 0], [1, 0, 0, 0], [0xff; 4]];
+    let server = Setup::to(backend.address)
+        .limit("handshake_timeout = \"60s\"")
+        .start();
+    let masks = [
+        [0; 4],
+        [6, 0, 0, 0],
+        [5, 0, 0, 0],
+        [3, 0, 0, 0],
+        [1, 0, 0, 0],
+        [0xff; 4],
+    ];
     for dialect in DIALECTS {
         for mask in masks {
             let id = [mask.as_slice(), &[dialect.width() as u8]].concat();
@@ -155,7 +170,8 @@ fn no_mask_confuses_the_dialects() {
             assert_eq!(server.stored(&id, b"s").as_deref(), Some(&b"v"[..]));
             let traffic = dialect.traffic_payload(b"svc", b"x", b"");
             let mut peer = server.connect();
-            peer.send(dialect.frame_with(TRAFFIC, mask, &traffic)).expect(dialect.greeting());
+            peer.send(dialect.frame_with(TRAFFIC, mask, &traffic))
+                .expect(dialect.greeting());
             peer.send(b"ping").expect(b"ping").finish().expect_end();
         }
     }
@@ -167,7 +183,9 @@ fn a_wide_traffic_request_may_carry_the_leading_operation() {
     let server = Setup::to(backend.address).start();
     let mut peer = server.connect();
     // No greeting: the first bytes are the echo's.
-    peer.send(frame::early_traffic(b"svc", b"x", b"")).send(b"early").expect(b"early");
+    peer.send(frame::early_traffic(b"svc", b"x", b""))
+        .send(b"early")
+        .expect(b"early");
     peer.finish().expect_end();
 }
 
@@ -179,7 +197,8 @@ fn bytes_behind_the_last_field_are_ignored_by_wide_frames() {
     let inside = [inner, 0_u32.to_le_bytes().to_vec(), b"EXTRA".to_vec()].concat();
     let outside = [wide.command(b"update", &inside), b"TRAIL".to_vec()].concat();
     let mut peer = server.connect();
-    peer.ask(wide, &wide.frame(AGENT, &outside)).expect_done(b"update");
+    peer.ask(wide, &wide.frame(AGENT, &outside))
+        .expect_done(b"update");
     assert_eq!(server.stored(b"id", b"s").as_deref(), Some(&b"v"[..]));
 }
 

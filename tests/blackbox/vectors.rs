@@ -21,17 +21,61 @@ type Change = fn(&mut Scenario);
 
 /// Scenario, why it is not replayed as recorded, and what is expected instead.
 const EXCEPTIONS: &[(&str, &str, Change)] = &[
-    ("stock/tp_client_half_close", "half-close is kept: the late answer arrives", keep_half_close),
-    ("early/tp_client_half_close", "half-close is kept: the late answer arrives", keep_half_close),
-    ("stock/update_without_op", "an update without op stores", store_without_op),
-    ("early/update_without_op", "an update without op stores", store_without_op),
-    ("stock/query_without_wait", "a query without wait is answered", answer_without_wait),
-    ("early/query_without_wait", "a query without wait is answered", answer_without_wait),
-    ("stock/pipelined_two_requests", "every frame is served", serve_both),
-    ("stock/doc_layout_u32_frame", "narrow frames and leading operations are served", serve_narrow),
-    ("stock/sample_client_traffic_proxy", "recorded with a stub, so the backend is made up", add_backend),
-    ("document/update_then_query", "stays open until the client closes", stay_open),
-    ("document/query_missing", "stays open until the client closes", stay_open),
+    (
+        "stock/tp_client_half_close",
+        "half-close is kept: the late answer arrives",
+        keep_half_close,
+    ),
+    (
+        "early/tp_client_half_close",
+        "half-close is kept: the late answer arrives",
+        keep_half_close,
+    ),
+    (
+        "stock/update_without_op",
+        "an update without op stores",
+        store_without_op,
+    ),
+    (
+        "early/update_without_op",
+        "an update without op stores",
+        store_without_op,
+    ),
+    (
+        "stock/query_without_wait",
+        "a query without wait is answered",
+        answer_without_wait,
+    ),
+    (
+        "early/query_without_wait",
+        "a query without wait is answered",
+        answer_without_wait,
+    ),
+    (
+        "stock/pipelined_two_requests",
+        "every frame is served",
+        serve_both,
+    ),
+    (
+        "stock/doc_layout_u32_frame",
+        "narrow frames and leading operations are served",
+        serve_narrow,
+    ),
+    (
+        "stock/sample_client_traffic_proxy",
+        "recorded with a stub, so the backend is made up",
+        add_backend,
+    ),
+    (
+        "document/update_then_query",
+        "stays open until the client closes",
+        stay_open,
+    ),
+    (
+        "document/query_missing",
+        "stays open until the client closes",
+        stay_open,
+    ),
 ];
 
 #[test]
@@ -72,7 +116,11 @@ fn serve_both(scenario: &mut Scenario) {
 
 fn serve_narrow(scenario: &mut Scenario) {
     scenario.clients[0].truncate(1);
-    let answer = [Step::Get(done(Dialect::Document)), Step::Finish, Step::SeeEnd];
+    let answer = [
+        Step::Get(done(Dialect::Document)),
+        Step::Finish,
+        Step::SeeEnd,
+    ];
     scenario.clients[0].extend(answer);
     for client in &mut scenario.clients[1..] {
         client.truncate(1);
@@ -103,7 +151,10 @@ fn add_backend(scenario: &mut Scenario) {
 
 fn stay_open(scenario: &mut Scenario) {
     for client in &mut scenario.clients {
-        let end = client.iter().position(|step| *step == Step::SeeEnd).unwrap();
+        let end = client
+            .iter()
+            .position(|step| *step == Step::SeeEnd)
+            .unwrap();
         client.insert(end, Step::Finish);
     }
 }
@@ -130,10 +181,15 @@ fn answer(dialect: Dialect, command: &[u8], inner: &[u8]) -> Vec<u8> {
 fn replay(scenario: Scenario) {
     let expected = scenario.backends.len();
     let speaks_for_default = |script: &Script| {
-        script.iter().any(|step| matches!(step, Step::Send(bytes) if bytes.starts_with(b"[24886]")))
+        script
+            .iter()
+            .any(|step| matches!(step, Step::Send(bytes) if bytes.starts_with(b"[24886]")))
     };
-    let (default, github): (Vec<_>, Vec<_>) =
-        scenario.backends.iter().cloned().partition(speaks_for_default);
+    let (default, github): (Vec<_>, Vec<_>) = scenario
+        .backends
+        .iter()
+        .cloned()
+        .partition(speaks_for_default);
     let default = match scenario.name.as_str() {
         // This client asks for a field that only the default serves.
         "stock/sample_client_traffic_proxy" => github.clone(),
@@ -144,24 +200,51 @@ fn replay(scenario: Scenario) {
     let refusing = Refusing::new();
     let server = start(&scenario, &github, &default, &refusing);
     play_clients(&server, &scenario);
-    let results = if default.accepted() > 0 { default_results } else { github_results };
+    let results = if default.accepted() > 0 {
+        default_results
+    } else {
+        github_results
+    };
     for _ in 0..expected {
-        let went_well = results.recv_timeout(DEADLINE).expect("the backend was reached");
-        assert!(went_well, "{}: the backend saw something else", scenario.name);
+        let went_well = results
+            .recv_timeout(DEADLINE)
+            .expect("the backend was reached");
+        assert!(
+            went_well,
+            "{}: the backend saw something else",
+            scenario.name
+        );
     }
-    assert_eq!(github.accepted() + default.accepted(), expected, "{}", scenario.name);
+    assert_eq!(
+        github.accepted() + default.accepted(),
+        expected,
+        "{}",
+        scenario.name
+    );
     server.stop();
 }
 
 fn start(scenario: &Scenario, github: &Backend, default: &Backend, refusing: &Refusing) -> Server {
     // The recorded program gives a frame 30 s from accept; the same rule with less time.
-    let patience = if scenario.name == "stock/idle_timeouts" { "1s" } else { "60s" };
+    let patience = if scenario.name == "stock/idle_timeouts" {
+        "1s"
+    } else {
+        "60s"
+    };
     let test_http = Route::new("test_http").token("test_http_token");
     let server = Setup::new()
         .limit(&format!("handshake_timeout = {patience:?}"))
-        .route(test_http.host("github", github.address).host("default", default.address))
+        .route(
+            test_http
+                .host("github", github.address)
+                .host("default", default.address),
+        )
         .route(Route::new("open_svc").host("a", github.address))
-        .route(Route::new("nodefault").token("nd_token").host("a", github.address))
+        .route(
+            Route::new("nodefault")
+                .token("nd_token")
+                .host("a", github.address),
+        )
         .route(Route::new("offline").host("x", refusing.address))
         .route(Route::new("baddns").named("x", "no-such-host.invalid", 80))
         .route(Route::new("byname").named("x", "localhost", github.address.port()))
@@ -249,5 +332,9 @@ fn get_reply(peer: &mut Peer, recorded: &[u8]) {
 /// A reply is short, so the upper half of a wide length is 0; a narrow frame has masked payload
 /// there, which the recorded masks never make 0.
 fn dialect_of(frame: &[u8]) -> Dialect {
-    if frame[13..17] == [0; 4] { Dialect::Stock } else { Dialect::Document }
+    if frame[13..17] == [0; 4] {
+        Dialect::Stock
+    } else {
+        Dialect::Document
+    }
 }

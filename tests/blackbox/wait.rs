@@ -25,7 +25,10 @@ fn a_waiting_query_is_woken_by_the_update() {
     let mut peer = waiting(&server, b"late", 60);
     server.store(b"late", b"s", b"v");
     let reply = peer.reply(WIDE);
-    assert_eq!((reply.code, reply.record(WIDE).1.as_slice()), (0, &b"v"[..]));
+    assert_eq!(
+        (reply.code, reply.record(WIDE).1.as_slice()),
+        (0, &b"v"[..])
+    );
     peer.expect_end();
 }
 
@@ -49,7 +52,10 @@ fn one_update_wakes_every_client_that_waits_for_its_key_and_no_other() {
 fn removing_what_is_not_there_does_not_wake() {
     let server = Setup::new().start();
     let mut peer = waiting(&server, b"id", 60);
-    server.connect().ask(WIDE, &frame::remove(b"id", b"s")).expect_done(b"update");
+    server
+        .connect()
+        .ask(WIDE, &frame::remove(b"id", b"s"))
+        .expect_done(b"update");
     server.store(b"id", b"s", b"v");
     assert_eq!(peer.reply(WIDE).record(WIDE).1, b"v");
 }
@@ -73,8 +79,13 @@ fn a_wait_in_vain_ends_with_not_existed_and_not_before() {
     let server = Setup::new().start();
     let start = Instant::now();
     let mut peer = server.connect();
-    peer.ask(WIDE, &frame::query_wait(b"missing", b"s", 1)).expect_missing(WIDE);
-    assert!(start.elapsed() >= Duration::from_millis(950), "{:?}", start.elapsed());
+    peer.ask(WIDE, &frame::query_wait(b"missing", b"s", 1))
+        .expect_missing(WIDE);
+    assert!(
+        start.elapsed() >= Duration::from_millis(950),
+        "{:?}",
+        start.elapsed()
+    );
     peer.expect_end();
 }
 
@@ -82,7 +93,8 @@ fn a_wait_in_vain_ends_with_not_existed_and_not_before() {
 fn the_wait_is_capped() {
     let server = Setup::new().agent("max_wait = \"1s\"").start();
     let mut peer = server.connect();
-    peer.ask(WIDE, &frame::query_wait(b"missing", b"s", i32::MAX)).expect_missing(WIDE);
+    peer.ask(WIDE, &frame::query_wait(b"missing", b"s", i32::MAX))
+        .expect_missing(WIDE);
 }
 
 #[test]

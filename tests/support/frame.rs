@@ -113,11 +113,7 @@ impl Dialect {
 
     /// The payload of a traffic request; the leading operation travels in the document's dialect.
     pub fn traffic_payload(self, service: &[u8], field: &[u8], token: &[u8]) -> Vec<u8> {
-        let fields = [
-            self.binary(service),
-            self.binary(field),
-            self.binary(token),
-        ];
+        let fields = [self.binary(service), self.binary(field), self.binary(token)];
         match self {
             Dialect::Document => [vec![0; 4], fields.concat()].concat(),
             Dialect::Stock => fields.concat(),
@@ -165,7 +161,11 @@ pub fn early_traffic(service: &[u8], field: &[u8], token: &[u8]) -> Vec<u8> {
 /// `payload` under `mask`; the same call takes the mask off again.
 pub fn masked(payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     let cycle = mask.iter().cycle();
-    payload.iter().zip(cycle).map(|(byte, key)| byte ^ key).collect()
+    payload
+        .iter()
+        .zip(cycle)
+        .map(|(byte, key)| byte ^ key)
+        .collect()
 }
 
 /// A reply of the agent service, every field read exactly.
@@ -229,7 +229,10 @@ impl Reply {
 }
 
 fn take<'a>(rest: &mut &'a [u8], count: usize) -> &'a [u8] {
-    assert!(rest.len() >= count, "{count} bytes wanted, {rest:02x?} left");
+    assert!(
+        rest.len() >= count,
+        "{count} bytes wanted, {rest:02x?} left"
+    );
     let (head, tail) = rest.split_at(count);
     *rest = tail;
     head

@@ -6,13 +6,18 @@ use std::process::Command;
 
 /// Open descriptors of a process.
 pub fn descriptors(process: u32) -> usize {
-    std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().count()
+    std::fs::read_dir(format!("/proc/{process}/fd"))
+        .unwrap()
+        .count()
 }
 
 /// Resident memory of a process in bytes.
 pub fn resident_bytes(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
     let kilobytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     kilobytes * 1024
 }
@@ -21,7 +26,12 @@ pub fn resident_bytes(process: u32) -> u64 {
 pub fn ticks(process: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     // The name in parentheses may hold spaces, so the fields are counted from behind it.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
     let user: u64 = fields[11].parse().unwrap();
     let system: u64 = fields[12].parse().unwrap();
     user + system
@@ -98,7 +108,10 @@ pub fn set_limit(process: u32, limit: &str) {
 /// Lets this test process open as many descriptors as its hard limit allows.
 pub fn raise_own_descriptor_limit() {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
-    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .unwrap();
     let hard = line.split_whitespace().nth(4).unwrap();
     set_limit(std::process::id(), &format!("--nofile={hard}:"));
 }

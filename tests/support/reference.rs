@@ -46,6 +46,8 @@ impl Reference {
             self.thread.is_finished() || self.rounds.load(Ordering::SeqCst) > before + 2
         });
         self.stop.store(true, Ordering::SeqCst);
-        self.thread.join().expect("the reference connection was disturbed");
+        self.thread
+            .join()
+            .expect("the reference connection was disturbed");
     }
 }

@@ -92,7 +92,9 @@ impl Setup {
     }
 
     fn toml(&self, data: &Path) -> String {
-        let listen = self.listen.map_or("127.0.0.1:0".into(), |address| address.to_string());
+        let listen = self
+            .listen
+            .map_or("127.0.0.1:0".into(), |address| address.to_string());
         let routes: String = self.routes.iter().map(Route::toml).collect();
         format!(
             "{}data_dir = {data:?}\n[limits]\n{}[agent]\nlisten = [{listen:?}]\n{}{routes}",
@@ -105,13 +107,22 @@ impl Setup {
         let mut words = self.wrapper.clone();
         words.push(TOWPATH.into());
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).arg("serve").arg("--config").arg(file);
-        command.arg("--address-file").arg(folder.path().join("addresses"));
+        command
+            .args(&words[1..])
+            .arg("serve")
+            .arg("--config")
+            .arg(file);
+        command
+            .arg("--address-file")
+            .arg(folder.path().join("addresses"));
         command.args(&self.flags);
         for (name, value) in &self.environment {
             command.env(name, value);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         command
     }
 
@@ -148,7 +159,9 @@ impl Setup {
         let mut child = self.command(&own, &data).spawn().unwrap();
         let log = Log::follow(child.stderr.take().unwrap());
         let status = wait(&mut child);
-        let code = status.code().unwrap_or_else(|| panic!("{status}: {}", log.text()));
+        let code = status
+            .code()
+            .unwrap_or_else(|| panic!("{status}: {}", log.text()));
         (code, log.finish())
     }
 }
@@ -251,7 +264,10 @@ impl Server {
     /// Fails unless a fresh client is served: what every hostile case ends with.
     pub fn expect_alive(&self) {
         self.store(b"alive", b"probe", b"yes");
-        assert_eq!(self.stored(b"alive", b"probe").as_deref(), Some(&b"yes"[..]));
+        assert_eq!(
+            self.stored(b"alive", b"probe").as_deref(),
+            Some(&b"yes"[..])
+        );
     }
 
     /// Opens a relay to `service`/`field` and reads the greeting of its dialect.
@@ -348,7 +364,10 @@ impl Finished {
 pub fn towpath(arguments: &[&str], environment: &[(&str, &str)], input: &[u8]) -> Finished {
     let mut command = Command::new(TOWPATH);
     command.args(arguments).envs(environment.iter().copied());
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let log = Log::follow(child.stderr.take().unwrap());
     let mut output = child.stdout.take().unwrap();

@@ -40,7 +40,10 @@ pub fn recorded() -> Vec<Scenario> {
         files.extend(entries.map(|entry| entry.unwrap().path()));
     }
     files.sort();
-    files.iter().map(|file| Scenario::read(&root, file)).collect()
+    files
+        .iter()
+        .map(|file| Scenario::read(&root, file))
+        .collect()
 }
 
 impl Scenario {
@@ -50,7 +53,10 @@ impl Scenario {
         let name = file.strip_prefix(root).unwrap().with_extension("");
         let scripts = |role: &str| {
             let connections = json["connections"].as_array().unwrap().iter();
-            connections.filter(|one| one["role"] == role).map(script).collect()
+            connections
+                .filter(|one| one["role"] == role)
+                .map(script)
+                .collect()
         };
         Self {
             name: name.to_str().unwrap().into(),
@@ -61,7 +67,12 @@ impl Scenario {
 }
 
 fn script(connection: &Value) -> Script {
-    connection["events"].as_array().unwrap().iter().filter_map(step).collect()
+    connection["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(step)
+        .collect()
 }
 
 /// None for what only concerns the machine that recorded.
@@ -73,7 +84,11 @@ fn step(event: &Value) -> Option<Step> {
     };
     if let Some(hex) = event["hex"].as_str() {
         let bytes = unhex(hex);
-        return Some(if is_ours { Step::Send(bytes) } else { Step::Get(bytes) });
+        return Some(if is_ours {
+            Step::Send(bytes)
+        } else {
+            Step::Get(bytes)
+        });
     }
     match (event["event"].as_str().unwrap(), is_ours) {
         ("fin", true) => Some(Step::Finish),
@@ -87,5 +102,7 @@ fn step(event: &Value) -> Option<Step> {
 fn unhex(text: &str) -> Vec<u8> {
     assert!(text.len() % 2 == 0 && text.is_ascii(), "{text}");
     let pairs = (0..text.len()).step_by(2).map(|at| &text[at..at + 2]);
-    pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
+    pairs
+        .map(|pair| u8::from_str_radix(pair, 16).unwrap())
+        .collect()
 }
