@@ -1,3 +1,9 @@
 //! args -> config -> run -> exit code.
 
-fn main() {}
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    ExitCode::from(towpath::cli::run(&words))
+}

@@ -1,10 +1,27 @@
-//! Boot: the threads and listeners of a plan, and their ordered stop.
+//! Boot: opens what a plan names, starts the threads, and stops them in order.
+//!
+//! ```text
+//!   main ── store, listeners ──> control thread ──> workers (one per core) ──> ready
+//!     │                                ^   questions, answers   ^
+//!     └─ SIGTERM, SIGINT: drain; the second: stop ──────────────┘
+//!   stop: workers end first, then the control thread, which has everything on disk by then
+//! ```
+//!
+//! Everything that can be wrong with the machine is found here, before the first connection.
+
+mod boot;
+mod signals;
 
 use std::fmt;
+use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::Core;
 use crate::protocols::agent;
+use crate::store::OpenError;
+
+pub use boot::run;
 
 /// What a server is to do.
 #[derive(Clone, Debug)]
@@ -17,25 +34,67 @@ pub struct Plan {
     pub address_file: Option<PathBuf>,
 }
 
-/// Why a server did not start.
+/// Why a server did not start, or ended other than by a signal.
 #[derive(Debug)]
-pub struct StartError(String);
+pub enum StartError {
+    /// No role has a listen address.
+    NothingToServe,
+    /// An address could not be listened on.
+    Listen(&'static str, SocketAddr, io::Error),
+    /// The store could not be opened.
+    Store(OpenError),
+    /// The address file could not be written.
+    AddressFile(PathBuf, io::Error),
+    /// The system refused something that every start needs.
+    System(&'static str, io::Error),
+    /// A thread of the server ended by a panic, which the log shows.
+    Thread(&'static str),
+}
 
 impl StartError {
-    /// The exit code that tells a supervisor whether to try again.
+    /// The exit code that tells a supervisor what to do about it.
     pub fn exit_code(&self) -> u8 {
-        1
+        match self {
+            Self::NothingToServe => 78,
+            Self::Store(error) => error.exit_code(),
+            Self::Listen(_, _, error) | Self::AddressFile(_, error) | Self::System(_, error) => {
+                match error.kind() {
+                    io::ErrorKind::AddrInUse => 75,
+                    io::ErrorKind::PermissionDenied => 77,
+                    _ if is_shortage(error) => 75,
+                    _ => 1,
+                }
+            }
+            Self::Thread(_) => 1,
+        }
     }
+}
+
+/// Something that there may be enough of at the next try.
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN];
+    error
+        .raw_os_error()
+        .is_some_and(|code| shortages.contains(&code))
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Self::NothingToServe => f.write_str(
+                "nothing to serve: no role has a listen address; set `listen` in [agent], or --agent ADDR",
+            ),
+            Self::Listen(role, address, error) => {
+                write!(f, "{role} cannot listen on {address}: {error}")
+            }
+            Self::Store(error) => error.fmt(f),
+            Self::AddressFile(path, error) => {
+                write!(f, "cannot write the address file {}: {error}", path.display())
+            }
+            Self::System(what, error) => write!(f, "cannot {what}: {error}"),
+            Self::Thread(name) => write!(f, "the {name} thread panicked"),
+        }
     }
 }
 
-/// Runs the plan until it is drained.
-pub fn run(plan: Plan) -> Result<(), StartError> {
-    let listeners = plan.agent.listen.len();
-    Err(StartError(format!("no engine for {listeners} listeners")))
-}
+impl std::error::Error for StartError {}

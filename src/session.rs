@@ -158,6 +158,8 @@ pub trait Outlets {
     fn send(&mut self, conn: ConnKey, bytes: &[u8]);
     /// How many bytes are queued on it.
     fn unsent(&self, conn: ConnKey) -> usize;
+    /// How many bytes have been read from it and not taken; none while its ring is lent out.
+    fn unread(&self, conn: ConnKey) -> usize;
 }
 
 /// What a session may do during a call.
@@ -198,6 +200,12 @@ impl<'a> Cx<'a> {
     /// How many bytes wait to leave on a connection.
     pub fn unsent(&self, conn: ConnKey) -> usize {
         self.outlets.unsent(conn)
+    }
+
+    /// How many bytes a connection's peer has sent that no event has taken yet. Not for the
+    /// connection of the [`Event::Data`] at hand, whose ring the session holds.
+    pub fn unread(&self, conn: ConnKey) -> usize {
+        self.outlets.unread(conn)
     }
 
     /// Dials an upstream: [`Event::Connected`] or [`Event::Refused`] follows, within `within`.

@@ -240,9 +240,7 @@ impl Values<'_> {
 
     fn variable(&self, long: &'static str) -> Option<String> {
         let stands_in = self.standing_in.contains(&long);
-        let value = self
-            .environment(&variable(long))
-            .filter(|_| stands_in)?;
+        let value = self.environment(&variable(long)).filter(|_| stands_in)?;
         value.into_string().ok()
     }
 }

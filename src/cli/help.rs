@@ -43,7 +43,10 @@ fn flag(text: &mut String, flag: &Flag) {
         Some(short) => format!("-{short}, "),
         None => "    ".to_owned(),
     };
-    let value = flag.value.map(|word| format!(" {word}")).unwrap_or_default();
+    let value = flag
+        .value
+        .map(|word| format!(" {word}"))
+        .unwrap_or_default();
     let mut help = flag.help.to_owned();
     if flag.in_environment {
         help.push_str(&format!(", or {}", variable(flag.long)));

@@ -174,6 +174,9 @@ mod tests {
         drop(lines);
         let mut out = Vec::new();
         write(&waiting, &AtomicU64::new(0), &mut out);
-        assert_eq!((out.as_slice(), is_done.recv()), (b"x\n".as_slice(), Ok(())));
+        assert_eq!(
+            (out.as_slice(), is_done.recv()),
+            (b"x\n".as_slice(), Ok(()))
+        );
     }
 }

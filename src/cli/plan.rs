@@ -40,13 +40,15 @@ pub(super) enum Asked {
 }
 
 /// Reads every layer; every mistake of all of them comes back at once.
-pub(super) fn read(request: &Request, environment: Environment<'_>) -> Result<Reading, Vec<Mistake>> {
+pub(super) fn read(
+    request: &Request,
+    environment: Environment<'_>,
+) -> Result<Reading, Vec<Mistake>> {
     let mut settings = Settings::new(TABLES);
     let file = match &request.config {
         Some(path) => Some(path.clone()),
         // A default file that cannot even be asked for is read, so that the mistake is told.
-        None => Some(PathBuf::from(DEFAULT_FILE))
-            .filter(|path| path.try_exists().unwrap_or(true)),
+        None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.try_exists().unwrap_or(true)),
     };
     if let Some(path) = &file {
         settings.read_file(path);

@@ -164,6 +164,21 @@ pub fn bind(address: SocketAddr, options: SocketOptions) -> io::Result<TcpListen
     Ok(TcpListener::from_std(socket.into()))
 }
 
+/// A socket bound to `address` alone: it fails where [`bind`] would share the address with another
+/// server, and finds out which port 0 becomes.
+pub fn probe(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let kind = Type::STREAM.cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // Connections of an earlier run that linger are no obstacle; a listening socket is.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1)?;
+    Ok(socket.into())
+}
+
 /// Key and kind in one word: generation, then one bit of kind, then the slot.
 fn token<M>(key: Key<M>, kind: usize) -> Token {
     Token((key.generation() as usize) << 32 | kind << 31 | key.index() as usize)

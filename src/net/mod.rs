@@ -13,7 +13,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 
 pub use conn::{Conn, ConnKey, ConnMark, LinkKey, LinkMark};
-pub use kernel::{Kernel, Poller, SocketOptions, bind, open};
+pub use kernel::{Kernel, Poller, SocketOptions, bind, open, probe};
 pub use listener::{Listener, ListenerKey, ListenerMark};
 pub use quota::{Place, Quota, Shed};
 

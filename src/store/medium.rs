@@ -4,10 +4,10 @@
 //! It opens and watches; it knows no record. `disk` is its only caller inside the store;
 //! simulations may bring a medium of their own.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::ops::Bound;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,13 +74,13 @@ impl Medium for InDirectory {
             self.create()?;
         }
         let file = OpenOptions::new().read(true).write(true).open(&self.file)?;
-        if !again {
-            forget_unfinished(&file)?;
-        }
         let backend = FileBackend::new(file).map_err(|error| match error.into() {
             redb::Error::Io(error) => error,
             other => io::Error::other(other),
         })?;
+        if !again {
+            locked(&backend, forget_unfinished)?;
+        }
         Ok(Box::new(backend))
     }
 }
@@ -89,30 +89,45 @@ impl Medium for InDirectory {
 ///
 /// The database writes its magic number after everything else of a new file, and the trees
 /// behind the header only later. So no magic and nothing behind the header means that nothing
-/// was ever stored. The lock keeps this away from a file that another process is just making.
-fn forget_unfinished(file: &File) -> io::Result<()> {
+/// was ever stored.
+fn forget_unfinished(file: &dyn StorageBackend) -> io::Result<()> {
+    let length = file.len()?;
     let mut magic = [0; 8];
-    if file.read_at(&mut magic, 0)? == 0 || magic != [0; 8] {
+    let count = length.min(8) as usize;
+    file.read(0, &mut magic[..count])?;
+    if length == 0 || magic != [0; 8] {
         return Ok(());
     }
-    file.try_lock().map_err(|error| match error {
-        fs::TryLockError::WouldBlock => io::Error::from(io::ErrorKind::WouldBlock),
-        fs::TryLockError::Error(error) => error,
-    })?;
     let mut block = vec![0; BLOCK];
     let mut offset = PAGE as u64;
-    loop {
-        let count = file.read_at(&mut block, offset)?;
-        if count == 0 {
-            file.set_len(0)?;
-            break;
-        }
+    while offset < length {
+        let count = (length - offset).min(BLOCK as u64) as usize;
+        file.read(offset, &mut block[..count])?;
         if block[..count].iter().any(|byte| *byte != 0) {
-            break;
+            return Ok(());
         }
         offset += count as u64;
     }
-    file.unlock()
+    file.set_len(0)
+}
+
+/// Does something to a file before the database takes its own lock of it, and lets no other
+/// process write in between: one that is just making the file, or one that took it over after
+/// our failure.
+fn locked(
+    file: &dyn StorageBackend,
+    work: impl FnOnce(&dyn StorageBackend) -> io::Result<()>,
+) -> io::Result<()> {
+    match file.try_lock_range(Bound::Unbounded, Bound::Unbounded) {
+        Ok(true) => {
+            work(file)?;
+            file.unlock_range(Bound::Unbounded, Bound::Unbounded)?;
+            Ok(())
+        }
+        Ok(false) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(BackendError::Unsupported) => work(file),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Memory that lives as long as the store: for simulations, and gone after a failure, which it
@@ -151,17 +166,7 @@ impl Watched {
         sync_failed: &Arc<AtomicBool>,
     ) -> io::Result<Self> {
         if sync_failed.load(Ordering::Relaxed) {
-            // The database takes its own lock when it is opened on this; until then ours keeps
-            // another process from writing between our read and our write.
-            match inner.try_lock_range(Bound::Unbounded, Bound::Unbounded) {
-                Ok(true) => {
-                    write_again(inner.as_ref())?;
-                    inner.unlock_range(Bound::Unbounded, Bound::Unbounded)?;
-                }
-                Ok(false) => return Err(io::ErrorKind::WouldBlock.into()),
-                Err(BackendError::Unsupported) => write_again(inner.as_ref())?,
-                Err(error) => return Err(error.into()),
-            }
+            locked(inner.as_ref(), write_again)?;
             sync_failed.store(false, Ordering::Relaxed);
         }
         Ok(Self {

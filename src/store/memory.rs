@@ -210,6 +210,12 @@ impl<'a> Borrow<dyn Name + 'a> for Key {
     }
 }
 
+impl<'a> Borrow<dyn Name + 'a> for Arc<Key> {
+    fn borrow(&self) -> &(dyn Name + 'a) {
+        self.as_ref()
+    }
+}
+
 /// Enough that one growing map stays small: a million records make 4096 in each.
 const SHARDS: usize = 256;
 

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::faults::{Fault, FaultyDisk};
@@ -361,6 +363,67 @@ fn a_disk_that_stays_broken_is_tried_once_per_second() {
         assert!(once > before);
         assert!(store.apply(&update, now)[0].is_err());
         assert_eq!(disk.operations(), once);
+    }
+}
+
+#[test]
+fn a_disk_that_cannot_be_opened_again_gives_that_reason() {
+    let disk = FaultyDisk::default();
+    let mut store = on(&disk);
+    disk.fail(Fault::Sync(libc::EIO), 0);
+    let update = [set(b"a", b"s", b"1")];
+    assert!(store.apply(&update, 1)[0].is_err());
+    disk.fail(Fault::Open(libc::EACCES), 0);
+    let message = store.apply(&update, 2)[0].clone().unwrap_err().to_string();
+    assert!(message.contains("Permission denied"), "{message}");
+    disk.heal();
+    assert_eq!(store.apply(&update, 3), [Ok(())]);
+    disk.fail(Fault::Open(libc::EACCES), 0);
+    let error = Store::open_on(Box::new(disk), ROOMY).err().unwrap();
+    assert_eq!(error.exit_code(), 77);
+}
+
+/// The killed process of the next test: stores number after number and says which are stored.
+#[test]
+#[ignore = "run by a_killed_process_has_kept_its_word"]
+fn store_until_killed() {
+    let Some(directory) = std::env::var_os("TOWPATH_TEST_STORE") else {
+        return;
+    };
+    let mut store = Store::open(Path::new(&directory), ROOMY).unwrap();
+    for number in store.memory().records() as u64.. {
+        let batch = [set(&number.to_be_bytes(), b"s", &[number as u8; 500])];
+        assert_eq!(store.apply(&batch, 1), [Ok(())]);
+        println!("stored {number}");
+    }
+}
+
+#[test]
+fn a_killed_process_has_kept_its_word() {
+    let scratch = Scratch::new();
+    let mut least = 0;
+    for round in 1..=5 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["store::tests::store_until_killed", "--ignored"])
+            .args(["--exact", "--nocapture"])
+            .env("TOWPATH_TEST_STORE", &scratch.0)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let stored = lines
+            .map_while(Result::ok)
+            .filter_map(|line| line.strip_prefix("stored ")?.parse::<usize>().ok());
+        let last = stored.take(round * 5).last().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        least = least.max(last + 1);
+        let store = Store::open(&scratch.0, ROOMY).unwrap();
+        assert!(store.memory().records() >= least, "round {round}");
+        for number in 0..store.memory().records() as u64 {
+            let record = store.memory().get(&number.to_be_bytes(), b"s").unwrap();
+            assert_eq!(*record.data, [number as u8; 500]);
+        }
     }
 }
 

@@ -121,6 +121,19 @@ pub struct Worker<N: Network> {
     journal: Journal,
 }
 
+/// What a worker holds besides its listeners.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Connections.
+    pub conns: usize,
+    /// Relayed pairs.
+    pub links: usize,
+    /// Armed timers.
+    pub timers: usize,
+    /// Buffer blocks lent out.
+    pub blocks: usize,
+}
+
 /// One session's place in the table.
 struct Slot {
     /// Taken out while it is being called.
@@ -199,8 +212,8 @@ impl<N: Network> Worker<N> {
     }
 
     /// How long the loop may sleep: not at all when something is left to do, forever when no timer
-    /// is armed.
-    pub fn rest(&self, now: Instant) -> Option<Duration> {
+    /// is armed. Counted from the last turn's time, so that a turn reads the clock once.
+    pub fn rest(&self) -> Option<Duration> {
         let busy = !self.again.is_empty()
             || !self.pending.is_empty()
             || !self.dirty.is_empty()
@@ -210,7 +223,7 @@ impl<N: Network> Worker<N> {
             return Some(Duration::ZERO);
         }
         let deadline = self.wheel.next_deadline()?;
-        Some(deadline.saturating_duration_since(now))
+        Some(deadline.saturating_duration_since(self.now))
     }
 
     /// True when the server is stopping and this core has nothing left to finish.
@@ -225,6 +238,37 @@ impl<N: Network> Worker<N> {
     /// How many sessions are open.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// What it holds for sessions; nothing when there is none.
+    pub fn holdings(&self) -> Holdings {
+        Holdings {
+            conns: self.conns.len(),
+            links: self.links.len(),
+            timers: self.wheel.len(),
+            blocks: self.pool.lent(),
+        }
+    }
+
+    /// Sweeps over everything for contradictions; for tests, as it costs time.
+    pub fn check(&self) {
+        for (key, conn) in self.conns.iter() {
+            conn.rx.check();
+            conn.tx.check();
+            if let Some((link, side)) = conn.link {
+                let linked = self.links.get(link).map(|link| link.conns[side]);
+                assert_eq!(linked, Some(key), "a pair and its connection disagree");
+            }
+            if let Some(slot) = conn.owner.and_then(|owner| self.sessions.get(owner)) {
+                assert!(slot.conns.contains(&key), "a session has lost its connection");
+            }
+        }
+        for (key, slot) in self.sessions.iter() {
+            for &conn in &slot.conns {
+                let owner = self.conns.get(conn).and_then(|conn| conn.owner);
+                assert_eq!(owner, Some(key), "a session holds a connection of another");
+            }
+        }
     }
 
     fn expire(&mut self) {

@@ -32,6 +32,10 @@ impl<S: Stream> Outlets for Wires<'_, S> {
     fn unsent(&self, key: ConnKey) -> usize {
         self.conns.get(key).map_or(0, |conn| conn.tx.len())
     }
+
+    fn unread(&self, key: ConnKey) -> usize {
+        self.conns.get(key).map_or(0, |conn| conn.rx.len())
+    }
 }
 
 impl<N: Network> Worker<N> {

@@ -51,7 +51,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-pub use config::Config;
+pub use config::{Config, KEYS};
 pub use session::UNSENT;
 
 use self::routes::{Routes, Token};

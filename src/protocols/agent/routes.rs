@@ -49,7 +49,12 @@ pub struct Routes {
 struct Hosts {
     name: Rc<str>,
     token: Token,
-    fields: HashMap<Box<[u8]>, (Rc<str>, Rc<Targets>)>,
+    fields: HashMap<Box<[u8]>, Field>,
+}
+
+struct Field {
+    name: Rc<str>,
+    targets: Rc<Targets>,
 }
 
 /// Where a traffic request leads.
@@ -71,8 +76,11 @@ impl Routes {
                     host: target.host.as_str().into(),
                     port: target.port,
                 });
-                let targets = Targets::new(list.collect(), connect_timeout, names.clone());
-                (field.as_bytes().into(), (Rc::from(field.as_str()), targets))
+                let entry = Field {
+                    name: Rc::from(field.as_str()),
+                    targets: Targets::new(list.collect(), connect_timeout, names.clone()),
+                };
+                (field.as_bytes().into(), entry)
             });
             let hosts = Hosts {
                 name: Rc::from(route.name.as_str()),
@@ -97,13 +105,13 @@ impl Routes {
             return Err("token wrong");
         }
         let own = hosts.fields.get(field);
-        let Some((field, targets)) = own.or_else(|| hosts.fields.get(DEFAULT)) else {
+        let Some(found) = own.or_else(|| hosts.fields.get(DEFAULT)) else {
             return Err("neither field nor default");
         };
         Ok(Way {
             service: Rc::clone(&hosts.name),
-            field: Rc::clone(field),
-            targets: Rc::clone(targets),
+            field: Rc::clone(&found.name),
+            targets: Rc::clone(&found.targets),
         })
     }
 }

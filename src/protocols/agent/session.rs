@@ -28,7 +28,7 @@ pub struct AgentSession {
     partial: Vec<u8>,
     deadline: Deadline,
     /// When the last frame was served.
-    served: Instant,
+    served: Option<Instant>,
     frames: u64,
     authorised: bool,
     /// The client has shut its sending side.
@@ -73,7 +73,7 @@ impl AgentSession {
             state: State::Reading,
             partial: Vec::new(),
             deadline: Deadline::Unarmed,
-            served: Instant::now(),
+            served: None,
             frames: 0,
             authorised: false,
             ended: false,
@@ -90,7 +90,7 @@ impl Session for AgentSession {
             (State::Reading, Event::Accepted { conn, peer }) => {
                 self.client = Some(conn);
                 self.address = peer.ip().to_canonical();
-                self.served = cx.now;
+                self.served = Some(cx.now);
                 self.set_deadline(Deadline::Frame, cx);
                 Ok(())
             }
@@ -201,7 +201,7 @@ impl AgentSession {
         cx: &mut Cx<'_>,
     ) -> Result<(), Close> {
         self.frames += 1;
-        self.served = cx.now;
+        self.served = Some(cx.now);
         let answer = match request {
             Request::Traffic {
                 service,
@@ -477,7 +477,8 @@ impl AgentSession {
             Deadline::Frame => Err(Close::downstream(Cause::Deadline("handshake"))),
             Deadline::Idle => {
                 // Armed once, not once for each frame: the time of the last frame decides.
-                let silent = cx.now.saturating_duration_since(self.served);
+                let served = self.served.unwrap_or(cx.now);
+                let silent = cx.now.saturating_duration_since(served);
                 if silent >= self.desk.timeouts.idle {
                     return Err(Close::own(Cause::Deadline("idle")));
                 }

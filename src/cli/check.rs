@@ -1,0 +1,129 @@
+//! `towpath check`: says what `serve` would do with the same words. Opens no socket, resolves no
+//! name and leaves the store alone.
+
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+use super::exit::Failure;
+use super::flags::{Command, Environment};
+use super::{output, plan};
+use crate::config::{Limits, show_duration, show_size};
+use crate::protocols::agent;
+
+/// The command's face.
+pub(super) fn command() -> Command {
+    Command {
+        name: "check",
+        usage: "[FLAGS]",
+        about: ABOUT,
+        groups: plan::groups(),
+        examples: EXAMPLES,
+    }
+}
+
+/// Prints the plan, or fails with every mistake.
+pub(super) fn run(request: &plan::Request, environment: Environment<'_>) -> Result<(), Failure> {
+    let reading = plan::read(request, environment)
+        .map_err(|mistakes| Failure::of_mistakes("check", &mistakes))?;
+    let mut text = String::new();
+    // Writing to a text fails only where memory ends.
+    let _ = show(&mut text, &reading);
+    output::print(text.as_bytes())?;
+    for warning in &reading.warnings {
+        output::say(&format!("warning: {warning}"));
+    }
+    Ok(())
+}
+
+fn show(out: &mut String, reading: &plan::Reading) -> fmt::Result {
+    match &reading.file {
+        Some(path) => writeln!(out, "configuration: {}", path.display())?,
+        None => writeln!(
+            out,
+            "configuration: the defaults; there is no {}",
+            plan::default_file().display()
+        )?,
+    }
+    let core = &reading.plan.core;
+    match core.workers {
+        0 => write!(out, "workers: one per core")?,
+        workers => write!(out, "workers: {workers}")?,
+    }
+    writeln!(out, "{}", if core.pin { ", pinned" } else { "" })?;
+    writeln!(out, "store: embedded, in {}", core.data_dir.display())?;
+    limits(out, &core.limits)?;
+    agent(out, &reading.plan.agent)?;
+    if let Some(path) = &reading.plan.address_file {
+        writeln!(out, "address file: {}", path.display())?;
+    }
+    Ok(())
+}
+
+fn limits(out: &mut String, limits: &Limits) -> fmt::Result {
+    let connections = match limits.max_connections {
+        0 => "what the file-descriptor limit allows".to_owned(),
+        most => most.to_string(),
+    };
+    let per_ip = match limits.max_connections_per_ip {
+        0 => "no bound".to_owned(),
+        most => most.to_string(),
+    };
+    writeln!(out, "limits:")?;
+    let mut row = |name: &str, value: String| writeln!(out, "  {name:<24}{value}");
+    row("max_connections", connections)?;
+    row("max_connections_per_ip", per_ip)?;
+    row("max_buffer_memory", show_size(limits.max_buffer_memory))?;
+    let times: [(&str, Duration); 6] = [
+        ("handshake_timeout", limits.handshake_timeout),
+        ("connect_timeout", limits.connect_timeout),
+        ("idle_timeout", limits.idle_timeout),
+        ("drain_timeout", limits.drain_timeout),
+        ("resolve_ttl", limits.resolve_ttl),
+        ("resolve_timeout", limits.resolve_timeout),
+    ];
+    for (name, time) in times {
+        row(name, show_duration(time))?;
+    }
+    Ok(())
+}
+
+fn agent(out: &mut String, agent: &agent::Config) -> fmt::Result {
+    if agent.listen.is_empty() {
+        return writeln!(out, "agent: off");
+    }
+    let addresses: Vec<String> = agent.listen.iter().map(ToString::to_string).collect();
+    let token = match agent.token {
+        Some(_) => "updates need the token",
+        None => "updates need no token",
+    };
+    writeln!(out, "agent: listens on {}; {token}", addresses.join(", "))?;
+    let size = |bytes: usize| show_size(u64::try_from(bytes).unwrap_or(u64::MAX));
+    let mut row = |name: &str, value: String| writeln!(out, "  {name:<24}{value}");
+    row("max_payload", size(agent.max_payload))?;
+    row("max_wait", show_duration(agent.max_wait))?;
+    row("max_value", size(agent.store.max_value))?;
+    row("max_records", agent.store.max_records.to_string())?;
+    row("max_bytes", size(agent.store.max_bytes))?;
+    for route in &agent.routes {
+        let token = match route.token {
+            Some(_) => "token checked",
+            None => "no token",
+        };
+        writeln!(out, "route {}: {token}", crate::config::plain(&route.name))?;
+        for (field, targets) in &route.fields {
+            let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
+            let field = crate::config::plain(field);
+            writeln!(out, "  {field} -> {}", targets.join(", "))?;
+        }
+    }
+    Ok(())
+}
+
+const ABOUT: &str = "Reads the configuration as serve would with the same flags, and prints what \
+                     serve would do, or every mistake with its place. Opens no socket. Exits 0, 78 \
+                     for a mistake in the configuration, or 2 where only flags are wrong.";
+
+const EXAMPLES: &[&str] = &[
+    "towpath check",
+    "towpath check --config /etc/towpath.toml && systemctl reload towpath",
+];

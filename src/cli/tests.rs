@@ -1,0 +1,269 @@
+//! Command lines: what they are understood as, what is said about the wrong ones, and the help.
+
+use super::*;
+
+fn parse(line: &[&str]) -> Result<Invocation, String> {
+    let words: Vec<OsString> = line.iter().map(OsString::from).collect();
+    Invocation::parse(&words, &|_| None).map_err(|usage| usage.to_string())
+}
+
+#[track_caller]
+fn refuses(line: &[&str], want: &str) {
+    match parse(line) {
+        Ok(_) => panic!("{line:?} was understood"),
+        Err(told) => assert_eq!(told, want),
+    }
+}
+
+#[track_caller]
+fn prints(line: &[&str]) -> String {
+    match parse(line) {
+        Ok(Invocation::Print(text)) => text,
+        _ => panic!("{line:?} prints nothing"),
+    }
+}
+
+const HELPS: &[&[&str]] = &[
+    &["--help"],
+    &["serve", "--help"],
+    &["check", "-h"],
+    &["agent", "--help"],
+    &["agent", "update", "--help"],
+    &["agent", "query", "--help"],
+    &["route", "--help"],
+];
+
+#[test]
+fn every_help_fits_a_terminal_and_ends_its_line() {
+    for line in HELPS {
+        let text = prints(line);
+        assert!(text.ends_with('\n') && !text.ends_with("\n\n"), "{line:?}");
+        for row in text.lines() {
+            assert!(row.chars().count() <= 80, "{line:?}: {row}");
+            assert_eq!(row, row.trim_end(), "{line:?}");
+        }
+    }
+}
+
+#[test]
+fn the_help_of_serve_names_every_flag_with_its_default() {
+    let text = prints(&["serve", "--help"]);
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for key in crate::config::KEYS
+        .iter()
+        .chain(crate::protocols::agent::KEYS)
+    {
+        let Some(flag) = key.flag else {
+            continue;
+        };
+        let value = key.kind.placeholder().unwrap_or_default();
+        let start = format!("--{flag} {value}");
+        assert!(text.contains(start.trim()), "{start}");
+        assert!(text.contains(key.help), "{}", key.help);
+    }
+    assert!(text.contains("for one attempt to connect to one address [default: 5s]"));
+    assert!(text.contains("agent store and traffic proxy [default: 127.0.0.1:7100]"));
+}
+
+#[test]
+fn the_version_is_one_line() {
+    assert_eq!(prints(&["--version"]), VERSION);
+    assert_eq!(prints(&["-V"]).lines().count(), 1);
+}
+
+#[test]
+fn wrong_command_lines_are_told_what_would_be_right() {
+    for (line, want) in [
+        (&[][..], "towpath: no command given (see towpath --help)"),
+        (
+            &["serv"],
+            "towpath: unknown command serv; the nearest is serve (see towpath --help)",
+        ),
+        (
+            &["--versoin"],
+            "towpath: unknown flag --versoin; the nearest is --version (see towpath --help)",
+        ),
+        (
+            &["serve", "--workes", "2"],
+            "towpath serve: unknown flag --workes; the nearest is --workers (see towpath serve --help)",
+        ),
+        (
+            &["serve", "-x"],
+            "towpath serve: unknown flag -x; the nearest is --pin (see towpath serve --help)",
+        ),
+        (
+            &["serve", "--workers"],
+            "towpath serve: --workers needs a value; write --workers N (see towpath serve --help)",
+        ),
+        (
+            &["serve", "-w"],
+            "towpath serve: -w needs a value; write -w N (see towpath serve --help)",
+        ),
+        (
+            &["serve", "-w", "1", "-w", "2"],
+            "towpath serve: --workers is given twice; once is enough (see towpath serve --help)",
+        ),
+        (
+            &["serve", "x.toml"],
+            "towpath serve: takes no argument, but got x.toml; a configuration is named by --config FILE (see towpath serve --help)",
+        ),
+        (
+            &["serve", "--log", "verbose"],
+            "towpath serve: --log verbose is no level; the nearest is error, all are off, error, warn, info, debug, trace (see towpath serve --help)",
+        ),
+    ] {
+        refuses(line, want);
+    }
+}
+
+#[test]
+fn wrong_command_lines_of_clients_are_told_what_would_be_right() {
+    for (line, want) in [
+        (
+            &["agent"][..],
+            "towpath agent: update or query? write one of them (see towpath agent --help)",
+        ),
+        (
+            &["agent", "updat"],
+            "towpath agent: unknown command updat; the nearest is update (see towpath agent --help)",
+        ),
+        (
+            &["agent", "update"],
+            "towpath agent update: ID SECTION [FILE] is missing (see towpath agent update --help)",
+        ),
+        (
+            &["agent", "query", "a"],
+            "towpath agent query: takes ID SECTION, but got 1 word (see towpath agent query --help)",
+        ),
+        (
+            &["agent", "query", "a", "b", "c"],
+            "towpath agent query: takes ID SECTION, but got 3 words (see towpath agent query --help)",
+        ),
+        (
+            &["agent", "query", "a", "b", "--wait", "5"],
+            "towpath agent query: --wait: the duration 5 has no unit; write \"5s\" or \"5000ms\" (see towpath agent query --help)",
+        ),
+        (
+            &["agent", "update", "a", "b", "c", "--remove"],
+            "towpath agent update: --remove takes no value, but got the file c (see towpath agent update --help)",
+        ),
+        (
+            &["route", "--service", "s"],
+            "towpath route: takes one FIELD, but got 0 words (see towpath route --help)",
+        ),
+        (
+            &["route", "f"],
+            "towpath route: --service NAME is missing (see towpath route --help)",
+        ),
+        (
+            &["route", "f", "--service", "s", "--listen", "9000"],
+            "towpath route: --listen: \"9000\" is a port alone; write \":9000\" for every interface or \"127.0.0.1:9000\" for this host (see towpath route --help)",
+        ),
+        (
+            &["route", "f", "--service", "s", "--token-file", "/nowhere/t"],
+            "towpath route: --token-file: the secret file /nowhere/t cannot be read: No such file or directory (os error 2) (see towpath route --help)",
+        ),
+    ] {
+        refuses(line, want);
+    }
+}
+
+#[test]
+fn the_flags_of_serve_reach_the_plan() {
+    let line = [
+        "serve",
+        "-w",
+        "3",
+        "--pin",
+        "--agent",
+        "[::1]:0",
+        "--agent",
+        "127.0.0.1:0",
+        "--idle-timeout=1h",
+        "--config",
+        "conf/towpath.toml",
+        "--address-file",
+        "a.json",
+    ];
+    let Ok(Invocation::Serve(request)) = parse(&line) else {
+        panic!("not understood");
+    };
+    let reading = plan::read(&request, &|_| None).unwrap();
+    assert_eq!(
+        (reading.plan.core.workers, reading.plan.core.pin),
+        (3, true)
+    );
+    assert_eq!(reading.plan.agent.listen.len(), 2);
+    assert_eq!(reading.plan.core.limits.idle_timeout.as_secs(), 3600);
+    assert_eq!(
+        reading.plan.address_file.as_deref(),
+        Some("a.json".as_ref())
+    );
+    assert_eq!(reading.plan.agent.routes[0].name, "demo");
+}
+
+#[test]
+fn a_switch_of_the_file_can_be_turned_off() {
+    let Ok(Invocation::Check(request)) = parse(&["check", "--pin=false", "--workers=2"]) else {
+        panic!("not understood");
+    };
+    assert_eq!(
+        request.keys,
+        [
+            ("workers", vec!["2".to_owned()]),
+            ("pin", vec!["false".to_owned()]),
+        ]
+    );
+}
+
+#[test]
+fn a_server_without_any_role_is_a_mistake() {
+    let Ok(Invocation::Check(request)) = parse(&["check", "--agent", "off"]) else {
+        panic!("not understood");
+    };
+    let mistakes = plan::read(&request, &|_| None).unwrap_err();
+    assert_eq!(
+        mistakes[0].to_string(),
+        "conf/towpath.toml: error: no role is on; give one an address, such as \
+         `listen = [\"127.0.0.1:7100\"]` below `[agent]`, or --agent 127.0.0.1:7100"
+    );
+    assert_eq!(
+        Failure::of_mistakes("check", &mistakes).code,
+        exit::CONFIGURATION
+    );
+}
+
+#[test]
+fn flags_alone_are_a_usage_error() {
+    let Ok(Invocation::Check(request)) = parse(&["check", "--workers", "x"]) else {
+        panic!("not understood");
+    };
+    let mistakes = plan::read(&request, &|_| None).unwrap_err();
+    let failure = Failure::of_mistakes("check", &mistakes);
+    assert_eq!(failure.code, exit::USAGE);
+    assert_eq!(
+        failure.lines,
+        [
+            "--workers: error: wants a whole number, such as 0; found \"x\"",
+            "see towpath check --help",
+        ]
+    );
+}
+
+#[test]
+fn the_environment_stands_in_for_flags_and_a_flag_beats_it() {
+    let environment = |name: &str| match name {
+        "TOWPATH_CONFIG" => Some(OsString::from("other.toml")),
+        "TOWPATH_LOG" => Some(OsString::from("nonsense")),
+        _ => None,
+    };
+    let parse = |line: &[&str]| {
+        let words: Vec<OsString> = line.iter().map(OsString::from).collect();
+        match Invocation::parse(&words, &environment) {
+            Ok(Invocation::Check(request)) => request.config,
+            _ => None,
+        }
+    };
+    assert_eq!(parse(&["check"]), Some("other.toml".into()));
+    assert_eq!(parse(&["check", "-c", "x.toml"]), Some("x.toml".into()));
+}

@@ -1,0 +1,361 @@
+//! The control thread: owns what is slow or shared, so that nothing on a worker ever blocks.
+//!
+//! It serves requests from all workers in rounds. It touches no socket, knows no protocol, and
+//! keeps no session: a reply to a session that has left is dropped by its worker.
+//!
+//! ```text
+//!   workers ── Request ──> [channel] ── a round ──┬─ lookups, watches: answered first
+//!      ^                                          └─ updates: one commit, one sync
+//!      └───────────────── Letter ── [box of each worker] ── Stored, Changed, Resolved
+//! ```
+//!
+//! What comes in while a commit is under way makes the next round: under load many updates share
+//! one sync, and a lone one waits for none but its own.
+//!
+//! **Bounds.** A round takes at most [`ROUND`] requests and stops at [`ROUND_BYTES`] of updates.
+//! Each request is answered by one letter at most. Letters that find a worker's box full wait in
+//! its outbox, and while one of those holds [`ROUND`] or more, no request is taken in. So
+//!
+//! ```text
+//!   letters waiting <= workers x ROUND + ROUND + watchers + lookups waiting
+//!                      (before a round)  (it)     <= 2^18     <= 2^16
+//! ```
+
+mod outbox;
+pub mod resolver;
+mod watchers;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, after, never, select};
+
+use crate::reactor::{Address, Handle, SessionKey};
+use crate::store::{Change, Memory, Name, Refusal, Store, Update};
+use outbox::Outbox;
+use resolver::{Found, Names, Outcome, Resolver};
+use watchers::Watchers;
+
+/// What a session asks for, from any worker.
+#[derive(Debug)]
+pub struct Request {
+    /// Who asks, and gets the reply.
+    pub from: Handle,
+    /// Comes back in the reply, so that a session knows which question it belongs to.
+    pub ticket: u32,
+    /// What is to be done.
+    pub command: Command,
+}
+
+/// The things that only the control thread does.
+#[derive(Debug)]
+pub enum Command {
+    /// Changes a record; answered by [`Reply::Stored`] when it is on disk.
+    Update(Update),
+    /// Waits for a record to be there; answered by [`Reply::Changed`] at once when it is, else
+    /// when an update sets it, or by [`Reply::Busy`] when too many wait. A session watches one
+    /// record at a time: a new watch ends the former.
+    Watch {
+        /// The record's first-level key.
+        id: Box<[u8]>,
+        /// The record's second-level key.
+        section: Box<[u8]>,
+    },
+    /// Ends a watch; has no reply. A `Changed` may be on its way already.
+    Unwatch {
+        /// As it was watched.
+        id: Box<[u8]>,
+        /// As it was watched.
+        section: Box<[u8]>,
+    },
+    /// Looks a name up; answered by [`Reply::Resolved`] within the timeout.
+    Resolve {
+        /// A name, or an address written out.
+        host: Box<str>,
+    },
+}
+
+/// What comes of a [`Command`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The update is on disk and seen by queries, or why not.
+    Stored(Result<(), Refusal>),
+    /// The watched record is there; the watch has ended.
+    Changed,
+    /// The addresses of the host, or why there are none.
+    Resolved(Result<Arc<[IpAddr]>, resolver::Failure>),
+    /// There is no room for this watch.
+    Busy,
+}
+
+/// A reply in the box of a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letter {
+    /// The session on that worker.
+    pub to: SessionKey,
+    /// The request's ticket.
+    pub ticket: u32,
+    /// What came of it.
+    pub reply: Reply,
+}
+
+/// Who is to be told, and with which ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    from: Handle,
+    ticket: u32,
+}
+
+/// The control thread's state; [`Control::run`] is its body.
+pub struct Control {
+    store: Store,
+    memory: Memory,
+    resolver: Resolver<Asker>,
+    watchers: Watchers,
+    outboxes: Vec<Outbox>,
+    recoveries: u64,
+}
+
+impl Control {
+    /// `workers` are the boxes of all workers, in the order of their cores.
+    pub fn new(store: Store, resolver: Resolver<Asker>, workers: Vec<Address<Letter>>) -> Self {
+        let boxes = workers.into_iter().enumerate();
+        Self {
+            memory: store.memory(),
+            recoveries: store.recoveries(),
+            store,
+            resolver,
+            watchers: Watchers::default(),
+            outboxes: boxes.map(|(core, at)| Outbox::new(core, at)).collect(),
+        }
+    }
+
+    /// The store's records, for the workers.
+    pub fn memory(&self) -> Memory {
+        self.memory.clone()
+    }
+
+    /// The resolver's cache, for the workers.
+    pub fn names(&self) -> Names {
+        self.resolver.names()
+    }
+
+    /// Serves until every sender of `requests` is gone and all that they sent is done. The
+    /// workers therefore end first, and the store is closed when this returns.
+    pub fn run(mut self, requests: Receiver<Request>) {
+        let mut round = Vec::new();
+        let mut open = true;
+        while open {
+            open = self.wait(&requests, &mut round);
+            if !self.is_clogged() {
+                fill(&mut round, &requests);
+            }
+            self.step(&mut round, Instant::now(), unix_now());
+        }
+        // Nothing more can come. Whoever still has room gets the last replies.
+        let now = Instant::now();
+        self.outboxes.iter_mut().for_each(|one| one.flush(now));
+    }
+
+    /// Sleeps until there is something to do; false when no request can come any more.
+    fn wait(&mut self, requests: &Receiver<Request>, round: &mut Vec<Request>) -> bool {
+        let now = Instant::now();
+        let shut = never();
+        let intake = if self.is_clogged() { &shut } else { requests };
+        let alarm = match self.next_deadline(now) {
+            Some(at) => after(at.saturating_duration_since(now)),
+            None => never(),
+        };
+        let mut heard = None;
+        select! {
+            recv(intake) -> request => match request {
+                Ok(request) => round.push(request),
+                Err(_) => return false,
+            },
+            recv(self.resolver.found()) -> found => heard = Some(found.ok()),
+            recv(alarm) -> _ => {}
+        }
+        match heard {
+            Some(Some(found)) => self.hear(found, now),
+            Some(None) => self.resolver.fall_silent(),
+            None => {}
+        }
+        true
+    }
+
+    /// Does one round of requests, and all that is due at `now`. It never blocks but for the
+    /// disk, in the one commit of the round's updates. `batch` is left empty.
+    pub fn step(&mut self, batch: &mut Vec<Request>, now: Instant, unix: i64) {
+        for outbox in &mut self.outboxes {
+            outbox.flush(now);
+        }
+        let mut updates = Vec::new();
+        let mut askers = Vec::new();
+        for Request {
+            from,
+            ticket,
+            command,
+        } in batch.drain(..)
+        {
+            let asker = Asker { from, ticket };
+            match command {
+                Command::Update(update) => {
+                    updates.push(update);
+                    askers.push(asker);
+                }
+                Command::Watch { id, section } => self.watch(asker, &id, &section, now),
+                Command::Unwatch { id, section } => self.watchers.remove(from, &id, &section),
+                Command::Resolve { host } => self.resolve(asker, &host, now),
+            }
+        }
+        self.look_after_lookups(now);
+        // The disk may take its time from here on; whoever did not ask for it is served.
+        if !updates.is_empty() {
+            self.apply(&updates, &askers, now, unix);
+        }
+    }
+
+    /// When [`Control::step`] has something to do even if no request comes.
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let is_waiting = self.outboxes.iter().any(|one| one.waiting() > 0);
+        let retry = is_waiting.then(|| now + RETRY);
+        [retry, self.resolver.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// True while a worker's letters pile up: then no request is taken in.
+    pub fn is_clogged(&self) -> bool {
+        self.outboxes.iter().any(|one| one.waiting() >= ROUND)
+    }
+
+    fn watch(&mut self, asker: Asker, id: &[u8], section: &[u8], now: Instant) {
+        // The session found nothing when it looked; an update may have come in between.
+        if self.memory.has(id, section) {
+            self.watchers.end(asker.from);
+            self.post(asker, Reply::Changed, now);
+        } else if !self.watchers.add(asker, id, section) {
+            self.post(asker, Reply::Busy, now);
+        }
+    }
+
+    fn resolve(&mut self, asker: Asker, host: &str, now: Instant) {
+        if let Some(outcome) = self.resolver.ask(host, asker, now) {
+            self.post(asker, Reply::Resolved(outcome), now);
+        }
+    }
+
+    fn look_after_lookups(&mut self, now: Instant) {
+        // No more can have come in than were asked, so this ends.
+        while let Ok(found) = self.resolver.found().try_recv() {
+            self.hear(found, now);
+        }
+        let mut told = Vec::new();
+        self.resolver
+            .expire(now, |asker, outcome| told.push((asker, outcome)));
+        self.tell(told, now);
+    }
+
+    fn hear(&mut self, found: Found, now: Instant) {
+        let mut told = Vec::new();
+        self.resolver
+            .finish(found, now, |asker, outcome| told.push((asker, outcome)));
+        self.tell(told, now);
+    }
+
+    fn tell(&mut self, told: Vec<(Asker, Outcome)>, now: Instant) {
+        for (asker, outcome) in told {
+            self.post(asker, Reply::Resolved(outcome), now);
+        }
+    }
+
+    fn apply(&mut self, updates: &[Update], askers: &[Asker], now: Instant, unix: i64) {
+        let answers = self.store.apply(updates, unix);
+        for (asker, answer) in askers.iter().zip(&answers) {
+            self.post(*asker, Reply::Stored(answer.clone()), now);
+        }
+        if self.watchers.len() == 0 {
+            return;
+        }
+        for (update, answer) in updates.iter().zip(&answers) {
+            if answer.is_ok() && matches!(update.change, Change::Set(_)) {
+                self.wake(&(&*update.id, &*update.section), now);
+            }
+        }
+        if self.recoveries != self.store.recoveries() {
+            self.recoveries = self.store.recoveries();
+            self.wake_all_found(now);
+        }
+    }
+
+    /// Wakes whoever waits for a record that came out of a recovery.
+    fn wake_all_found(&mut self, now: Instant) {
+        for key in self.watchers.keys() {
+            if self.memory.has(key.id(), key.section()) {
+                self.wake(key.as_ref(), now);
+            }
+        }
+    }
+
+    fn wake(&mut self, name: &dyn Name, now: Instant) {
+        for watcher in self.watchers.take(name) {
+            self.post(watcher, Reply::Changed, now);
+        }
+    }
+
+    fn post(&mut self, asker: Asker, reply: Reply, now: Instant) {
+        let letter = Letter {
+            to: asker.from.session,
+            ticket: asker.ticket,
+            reply,
+        };
+        // A core that no worker has cannot ask.
+        if let Some(outbox) = self.outboxes.get_mut(usize::from(asker.from.core)) {
+            outbox.post(letter, now);
+        }
+    }
+}
+
+/// Takes in what lies ready, up to a round.
+fn fill(round: &mut Vec<Request>, requests: &Receiver<Request>) {
+    let mut bytes = round.iter().map(bytes_of).sum::<usize>();
+    while round.len() < ROUND && bytes < ROUND_BYTES {
+        let Ok(request) = requests.try_recv() else {
+            break;
+        };
+        bytes += bytes_of(&request);
+        round.push(request);
+    }
+}
+
+/// What a request adds to the commit of its round.
+fn bytes_of(request: &Request) -> usize {
+    match &request.command {
+        Command::Update(Update {
+            id,
+            section,
+            change: Change::Set(data),
+        }) => id.len() + section.len() + data.len(),
+        _ => 0,
+    }
+}
+
+/// The wall clock in whole seconds, negative before 1970.
+fn unix_now() -> i64 {
+    match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => since.as_secs() as i64,
+        Err(error) => -(error.duration().as_secs() as i64),
+    }
+}
+
+/// Requests of a round, and the letters in one outbox from which on none is taken in.
+pub const ROUND: usize = 1024;
+/// Bytes of updates after which a round takes in no more: what one commit holds in memory.
+pub const ROUND_BYTES: usize = 8 << 20;
+/// How soon letters that found no room are tried again.
+const RETRY: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests;

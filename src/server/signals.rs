@@ -1,0 +1,84 @@
+//! Signals, taken by a thread of their own and turned into phases of the server.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
+
+use crate::reactor::Bell;
+use crate::worker::Phase;
+
+/// Ends the workers' service: tells the phase, then rings every bell.
+#[derive(Clone)]
+pub struct Stopper {
+    phase: Arc<Phase>,
+    bells: Vec<Arc<dyn Bell>>,
+}
+
+impl Stopper {
+    /// A stopper of the workers behind these bells.
+    pub fn new(phase: Arc<Phase>, bells: Vec<Arc<dyn Bell>>) -> Self {
+        Self { phase, bells }
+    }
+
+    /// No new work; what is open is finished.
+    pub fn drain(&self) {
+        self.phase.drain();
+        self.ring();
+    }
+
+    /// The end, now.
+    pub fn stop(&self) {
+        self.phase.stop();
+        self.ring();
+    }
+
+    fn ring(&self) {
+        self.bells.iter().for_each(|bell| bell.ring());
+    }
+}
+
+/// The thread that takes signals, until it is closed.
+pub struct Watch {
+    handle: Handle,
+    thread: JoinHandle<()>,
+}
+
+impl Watch {
+    /// SIGTERM and SIGINT drain, the second of them stops; SIGHUP is taken, so that a closed
+    /// terminal does not end the server.
+    pub fn start(stopper: Stopper) -> io::Result<Self> {
+        // A file-size limit must fail a write, not end the process.
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, libc::SIGXFSZ])?;
+        let handle = signals.handle();
+        let body = move || {
+            let mut draining = false;
+            for signal in signals.forever() {
+                match signal {
+                    SIGHUP => log::warn!("SIGHUP: the configuration is read at start only"),
+                    SIGTERM | SIGINT if draining => {
+                        log::warn!("second signal: stopping at once");
+                        stopper.stop();
+                    }
+                    SIGTERM | SIGINT => {
+                        log::info!("draining: no new connections; a second signal stops at once");
+                        draining = true;
+                        stopper.drain();
+                    }
+                    _ => {}
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("signals".into()).spawn(body)?;
+        Ok(Self { handle, thread })
+    }
+
+    /// Ends the thread.
+    pub fn close(self) {
+        self.handle.close();
+        // Its body does nothing that could panic; there is nobody to tell if it did.
+        let _ = self.thread.join();
+    }
+}

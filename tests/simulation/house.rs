@@ -1,0 +1,172 @@
+//! One worker and one control thread's state, stepped by hand, on a simulated network.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use towpath::control::resolver::{Lookup, Names, Resolver};
+use towpath::control::{Control, Request};
+use towpath::net::Quota;
+use towpath::reactor::{Bell, mailbox};
+use towpath::session::Seat;
+use towpath::stats::Counters;
+use towpath::store::{Limits, Memory, Store};
+use towpath::worker::{Phase, Setup, Worker};
+
+use super::world::{Shared, SimNetwork, World};
+
+pub const HANDSHAKE: Duration = Duration::from_secs(5);
+pub const CONNECT: Duration = Duration::from_secs(5);
+pub const IDLE: Duration = Duration::from_secs(600);
+pub const DRAIN: Duration = Duration::from_secs(30);
+
+struct Silent;
+
+impl Bell for Silent {
+    fn ring(&self) {}
+}
+
+/// What a test steps.
+pub struct House {
+    pub world: Shared,
+    pub worker: Worker<SimNetwork>,
+    pub control: Control,
+    pub phase: Arc<Phase>,
+    pub counters: Arc<Counters>,
+    questions: Receiver<Request>,
+    pub now: Instant,
+    unix: i64,
+}
+
+/// What varies between tests.
+pub struct Shape {
+    pub most: usize,
+    pub buffer_memory: usize,
+    pub questions: usize,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            most: 10_000,
+            buffer_memory: 64 << 20,
+            questions: 10_000,
+        }
+    }
+}
+
+impl House {
+    /// A house whose one service has the seat that `seat` makes. The listener is open.
+    pub fn new(
+        seed: u64,
+        shape: Shape,
+        seat: impl FnOnce(Memory, Names) -> Box<dyn Seat>,
+    ) -> Self {
+        let limits = Limits {
+            max_value: 1 << 20,
+            max_records: 1_000_000,
+            max_bytes: 1 << 30,
+        };
+        let store = Store::in_memory(limits).unwrap();
+        let (ttl, timeout) = (Duration::from_secs(10), Duration::from_secs(5));
+        let resolver = Resolver::inline(Box::new(Book), ttl, timeout);
+        let (memory, names) = (store.memory(), resolver.names());
+        let (address, mailbox) = mailbox(10_000, Arc::new(Silent));
+        let control = Control::new(store, resolver, vec![address]);
+        let (asking, questions) = bounded(shape.questions);
+        let phase = Arc::new(Phase::default());
+        let counters = Arc::new(Counters::default());
+        let world = World::new(seed);
+        let setup = Setup {
+            core: 0,
+            idle_timeout: IDLE,
+            drain_timeout: DRAIN,
+            buffer_memory: shape.buffer_memory,
+            seed,
+            control: asking,
+            mailbox,
+            phase: Arc::clone(&phase),
+            quota: Arc::new(Quota::new(shape.most, 0)),
+            counters: Arc::clone(&counters),
+            seats: vec![("agent", seat(memory, names))],
+        };
+        let now = Instant::now();
+        let mut worker = Worker::new(SimNetwork(world.clone()), setup, now);
+        worker
+            .listen((), "10.0.0.1:7100".parse().unwrap(), 0)
+            .unwrap();
+        Self {
+            world,
+            worker,
+            control,
+            phase,
+            counters,
+            questions,
+            now,
+            unix: 1_700_000_000,
+        }
+    }
+
+    /// One turn over a part of what is ready.
+    pub fn turn(&mut self) {
+        let ready = self.world.borrow_mut().ready();
+        self.worker.turn(self.now, ready);
+        self.worker.check();
+    }
+
+    /// The control thread serves some of the questions.
+    pub fn serve_questions(&mut self, most: usize) {
+        let mut batch: Vec<Request> = self.questions.try_iter().take(most).collect();
+        self.unix += 1;
+        self.control.step(&mut batch, self.now, self.unix);
+    }
+
+    /// Time passes, at most up to the engine's next deadline: nothing may come late by itself.
+    pub fn pass(&mut self, most: Duration) {
+        let rest = self.worker.rest().unwrap_or(most);
+        self.now += rest.min(most).max(Duration::from_millis(1));
+        self.turn();
+    }
+
+    /// Everything is delivered, answered and read until nothing moves any more; time stands still.
+    pub fn settle(&mut self) {
+        let mut quiet = 0;
+        while quiet < 20 {
+            let before = self.progress();
+            self.world.borrow_mut().rush();
+            self.turn();
+            self.serve_questions(usize::MAX);
+            quiet = if self.progress() == before { quiet + 1 } else { 0 };
+        }
+    }
+
+    fn progress(&self) -> (usize, usize, usize) {
+        let world = self.world.borrow();
+        let received = world.sockets.iter().map(|socket| socket.received.len()).sum();
+        let over = world.sockets.iter().filter(|socket| socket.is_over()).count();
+        (received, over, self.worker.sessions())
+    }
+
+    /// Nothing is left of any session: tables, timers and blocks are back where they began.
+    pub fn assert_empty(&self) {
+        assert_eq!(self.worker.sessions(), 0, "sessions left");
+        let left = self.worker.holdings();
+        assert_eq!(left, towpath::worker::Holdings::default(), "something leaked");
+        let world = self.world.borrow();
+        for (id, socket) in world.sockets.iter().enumerate() {
+            assert!(socket.closed, "socket {id} was never closed");
+        }
+    }
+}
+
+/// The only name there is.
+struct Book;
+
+impl Lookup for Book {
+    fn lookup(&self, host: &str) -> std::io::Result<Vec<std::net::IpAddr>> {
+        match host {
+            "backend.test" => Ok(vec![[10, 9, 0, 1].into(), [10, 9, 0, 2].into()]),
+            _ => Err(std::io::Error::other("no such name")),
+        }
+    }
+}

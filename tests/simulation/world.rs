@@ -1,0 +1,404 @@
+//! A network without sockets: the engine's streams on one side, scripted peers on the other.
+//!
+//! Nothing happens by itself. The test decides when bytes arrive, in which pieces, when a peer
+//! reads, ends, or resets, which connects succeed, and in which order readiness is reported; all
+//! of it from one seeded generator, so that a run can be replayed. Reads and writes keep the
+//! kernel's rules: a short read has emptied the buffer, readiness is reported once per change.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use towpath::net::{ConnKey, ListenerKey, Network, Ready, Stream, Watched};
+
+/// xorshift64*: small, and the same everywhere.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// Below `bound`, which is not 0.
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() >> 16) as usize % bound
+    }
+
+    pub fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.next() as u8).collect()
+    }
+}
+
+/// One connection as the network sees it; the engine's end and the peer's.
+pub struct Socket {
+    pub peer: SocketAddr,
+    key: Option<ConnKey>,
+    /// Sent by the peer, still on the way.
+    wire: VecDeque<u8>,
+    /// Arrived: what the engine can read.
+    inbound: VecDeque<u8>,
+    peer_ended: bool,
+    end_arrived: bool,
+    pub peer_reset: bool,
+    connecting: bool,
+    refused: bool,
+    /// Written by the engine, not yet read by the peer.
+    outbound: VecDeque<u8>,
+    send_room: usize,
+    /// Everything that the peer has read.
+    pub received: Vec<u8>,
+    /// The engine has sent its end.
+    pub shut: bool,
+    /// The engine has closed it; by a reset if `aborted`.
+    pub closed: bool,
+    pub aborted: bool,
+    write_blocked: bool,
+    readable: bool,
+    writable: bool,
+}
+
+impl Socket {
+    fn new(peer: SocketAddr, connecting: bool) -> Self {
+        Self {
+            peer,
+            key: None,
+            wire: VecDeque::new(),
+            inbound: VecDeque::new(),
+            peer_ended: false,
+            end_arrived: false,
+            peer_reset: false,
+            connecting,
+            refused: false,
+            outbound: VecDeque::new(),
+            send_room: SEND_BUFFER,
+            received: Vec::new(),
+            shut: false,
+            closed: false,
+            aborted: false,
+            write_blocked: false,
+            readable: false,
+            writable: !connecting,
+        }
+    }
+
+    /// The peer sees nothing more from the engine: its end, and every byte before it.
+    pub fn is_over(&self) -> bool {
+        (self.shut || self.closed) && self.outbound.is_empty()
+    }
+
+    pub fn is_connecting(&self) -> bool {
+        self.connecting
+    }
+
+    fn has_news(&self) -> bool {
+        self.key.is_some() && !self.closed && (self.readable || self.writable)
+    }
+}
+
+/// The network and everybody on it.
+pub struct World {
+    pub random: Random,
+    pub sockets: Vec<Socket>,
+    backlog: VecDeque<usize>,
+    backlog_news: bool,
+    listener: Option<ListenerKey>,
+    /// Errors that the next accepts give.
+    pub accept_errors: VecDeque<i32>,
+    pub accept_calls: usize,
+    /// Percent of connects and watches that fail at once.
+    pub failures: usize,
+}
+
+pub type Shared = Rc<RefCell<World>>;
+
+impl World {
+    pub fn new(seed: u64) -> Shared {
+        Rc::new(RefCell::new(Self {
+            random: Random::new(seed),
+            sockets: Vec::new(),
+            backlog: VecDeque::new(),
+            backlog_news: false,
+            listener: None,
+            accept_errors: VecDeque::new(),
+            accept_calls: 0,
+            failures: 0,
+        }))
+    }
+
+    /// A peer connects to the engine's listener.
+    pub fn connect(&mut self) -> usize {
+        let id = self.sockets.len();
+        let port = 1024 + (id % 60_000) as u16;
+        let peer = SocketAddr::from(([10, 1, 0, 1], port));
+        self.sockets.push(Socket::new(peer, false));
+        self.backlog.push_back(id);
+        self.backlog_news = true;
+        id
+    }
+
+    pub fn send(&mut self, id: usize, bytes: &[u8]) {
+        self.sockets[id].wire.extend(bytes);
+    }
+
+    /// The peer ends its stream after what it has sent.
+    pub fn end(&mut self, id: usize) {
+        self.sockets[id].peer_ended = true;
+    }
+
+    pub fn reset(&mut self, id: usize) {
+        let socket = &mut self.sockets[id];
+        socket.peer_reset = true;
+        socket.wire.clear();
+        socket.inbound.clear();
+        socket.outbound.clear();
+        socket.readable = true;
+        socket.writable = true;
+    }
+
+    /// A connect of the engine succeeds, or is refused.
+    pub fn settle_dial(&mut self, id: usize, accepted: bool) {
+        let socket = &mut self.sockets[id];
+        socket.refused = !accepted;
+        socket.writable = true;
+    }
+
+    /// Some of what is on the way arrives.
+    pub fn deliver(&mut self, id: usize, most: usize) {
+        let socket = &mut self.sockets[id];
+        if socket.connecting || socket.closed {
+            return;
+        }
+        let room = RECEIVE_BUFFER.saturating_sub(socket.inbound.len());
+        let count = socket.wire.len().min(most).min(room);
+        let arrived: Vec<u8> = socket.wire.drain(..count).collect();
+        socket.inbound.extend(arrived);
+        socket.readable |= count > 0;
+        if socket.peer_ended && socket.wire.is_empty() && !socket.end_arrived {
+            socket.end_arrived = true;
+            socket.readable = true;
+        }
+    }
+
+    /// The peer reads some of what the engine has written.
+    pub fn receive(&mut self, id: usize, most: usize) {
+        let socket = &mut self.sockets[id];
+        let count = socket.outbound.len().min(most);
+        let got: Vec<u8> = socket.outbound.drain(..count).collect();
+        socket.received.extend(got);
+        if count > 0 && socket.write_blocked {
+            socket.write_blocked = false;
+            socket.writable = true;
+        }
+    }
+
+    /// Everything on the way arrives and is read.
+    pub fn rush(&mut self) {
+        for id in 0..self.sockets.len() {
+            self.deliver(id, usize::MAX);
+            self.receive(id, usize::MAX);
+        }
+    }
+
+    /// A part of what became ready, in a random order, each thing once.
+    pub fn ready(&mut self) -> Vec<Ready> {
+        let mut news = Vec::new();
+        for id in 0..self.sockets.len() {
+            if !self.sockets[id].has_news() || self.random.chance(20) {
+                continue;
+            }
+            let socket = &mut self.sockets[id];
+            let Some(key) = socket.key else { continue };
+            let over = socket.peer_reset || socket.refused;
+            news.push(Ready {
+                whom: Watched::Conn(key),
+                readable: socket.readable || over,
+                writable: socket.writable || over,
+                read_closed: socket.end_arrived || over,
+                hung_up: over,
+            });
+            socket.readable = false;
+            socket.writable = false;
+        }
+        if let (true, Some(key)) = (self.backlog_news, self.listener) {
+            self.backlog_news = false;
+            news.push(Ready {
+                whom: Watched::Listener(key),
+                readable: true,
+                writable: false,
+                read_closed: false,
+                hung_up: false,
+            });
+        }
+        for at in (1..news.len()).rev() {
+            let other = self.random.below(at + 1);
+            news.swap(at, other);
+        }
+        news
+    }
+}
+
+/// The engine's end of a socket.
+pub struct SimStream {
+    world: Shared,
+    id: usize,
+}
+
+impl Drop for SimStream {
+    fn drop(&mut self) {
+        let mut world = self.world.borrow_mut();
+        let socket = &mut world.sockets[self.id];
+        socket.closed = true;
+        // As a kernel does: closing with unread bytes is a reset, which eats what is on the way.
+        if socket.aborted {
+            socket.outbound.clear();
+        }
+    }
+}
+
+impl Stream for SimStream {
+    fn read(&mut self, into: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let mut world = self.world.borrow_mut();
+        let socket = &mut world.sockets[self.id];
+        if socket.peer_reset {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if socket.inbound.is_empty() && !socket.end_arrived {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let mut count = 0;
+        for slice in into {
+            let part = slice.len().min(socket.inbound.len());
+            for (to, from) in slice.iter_mut().zip(socket.inbound.drain(..part)) {
+                *to = from;
+            }
+            count += part;
+        }
+        Ok(count)
+    }
+
+    fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut world = self.world.borrow_mut();
+        let socket = &mut world.sockets[self.id];
+        assert!(!socket.shut, "bytes behind the end of the stream");
+        if socket.peer_reset {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let mut left = socket.send_room.saturating_sub(socket.outbound.len());
+        let mut count = 0;
+        for slice in from {
+            let part = slice.len().min(left);
+            socket.outbound.extend(&slice[..part]);
+            left -= part;
+            count += part;
+        }
+        let offered: usize = from.iter().map(|slice| slice.len()).sum();
+        socket.write_blocked |= count < offered;
+        match count {
+            0 if offered > 0 => Err(io::ErrorKind::WouldBlock.into()),
+            count => Ok(count),
+        }
+    }
+
+    fn shut(&mut self) -> io::Result<()> {
+        self.world.borrow_mut().sockets[self.id].shut = true;
+        Ok(())
+    }
+
+    fn connected(&mut self) -> io::Result<()> {
+        let mut world = self.world.borrow_mut();
+        let socket = &mut world.sockets[self.id];
+        if socket.refused {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        if socket.peer_reset {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        socket.connecting = false;
+        Ok(())
+    }
+
+    fn abort(&mut self) {
+        self.world.borrow_mut().sockets[self.id].aborted = true;
+    }
+}
+
+/// The engine's view of the world.
+pub struct SimNetwork(pub Shared);
+
+impl SimNetwork {
+    fn stream(&self, id: usize) -> SimStream {
+        SimStream {
+            world: Rc::clone(&self.0),
+            id,
+        }
+    }
+}
+
+impl Network for SimNetwork {
+    type Stream = SimStream;
+    type Listener = ();
+
+    fn accept(&mut self, _: &mut ()) -> io::Result<(SimStream, SocketAddr)> {
+        let taken = {
+            let mut world = self.0.borrow_mut();
+            world.accept_calls += 1;
+            if let Some(code) = world.accept_errors.pop_front() {
+                return Err(io::Error::from_raw_os_error(code));
+            }
+            world.backlog.pop_front()
+        };
+        let id = taken.ok_or(io::ErrorKind::WouldBlock)?;
+        let peer = self.0.borrow().sockets[id].peer;
+        Ok((self.stream(id), peer))
+    }
+
+    fn dial(&mut self, to: SocketAddr) -> io::Result<SimStream> {
+        let id = {
+            let mut world = self.0.borrow_mut();
+            let failures = world.failures;
+            if world.random.chance(failures) {
+                return Err(io::ErrorKind::AddrNotAvailable.into());
+            }
+            world.sockets.push(Socket::new(to, true));
+            world.sockets.len() - 1
+        };
+        Ok(self.stream(id))
+    }
+
+    fn watch(&mut self, stream: &mut SimStream, key: ConnKey) -> io::Result<()> {
+        let mut world = self.0.borrow_mut();
+        let failures = world.failures;
+        if world.random.chance(failures) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        world.sockets[stream.id].key = Some(key);
+        Ok(())
+    }
+
+    fn watch_listener(&mut self, _: &mut (), key: ListenerKey) -> io::Result<()> {
+        self.0.borrow_mut().listener = Some(key);
+        Ok(())
+    }
+
+    fn spend_reserve(&mut self) -> bool {
+        false
+    }
+
+    fn restore_reserve(&mut self) {}
+}
+
+const SEND_BUFFER: usize = 5_000;
+const RECEIVE_BUFFER: usize = 40_000;
