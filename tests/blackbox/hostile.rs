@@ -240,12 +240,9 @@ fn expect_unharmed(server: &Server, backend: &Backend, case: &Case) {
 }
 
 fn every_case() -> Vec<Case> {
-    let both = |dialect| {
-        frame_faults(dialect)
-            .into_iter()
-            .chain(payload_faults(dialect))
-    };
-    DIALECTS.into_iter().flat_map(both).collect()
+    let faults = [frame_faults, length_faults, field_faults];
+    let of_dialect = |dialect| faults.into_iter().flat_map(move |faults| faults(dialect));
+    DIALECTS.into_iter().flat_map(of_dialect).collect()
 }
 
 #[test]
