@@ -1,3 +1,49 @@
-//! The load program.
+//! The load program: clients and backends for measuring a relay or an agent store from outside.
+//!
+//! One thread runs everything, clients and backends alike, so that one pinned core holds the whole
+//! generator and the server under test has the other to itself. It uses nothing of the server's
+//! own code: what it measures could be any relay. `bench/*.sh` call it; so may anybody by hand.
+//!
+//! ```text
+//!   client.rs ──> server under test ──> backend.rs      one loop: lab.rs
+//!       └── meter.rs: counts, latencies ──┘             CPU and memory of the server: usage.rs
+//! ```
 
-fn main() {}
+mod agent;
+mod args;
+mod backend;
+mod client;
+mod histogram;
+mod lab;
+mod line;
+mod meter;
+mod pattern;
+mod report;
+mod usage;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match args::parse(&words) {
+        Ok(args::Invocation::Help(text)) => say(&text, 0),
+        Ok(args::Invocation::Run(plan)) => match lab::run(&plan) {
+            Ok(report) if plan.json => say(&report.json(), 0),
+            Ok(report) => say(&report.line(), 0),
+            Err(error) => complain(&error.to_string(), 1),
+        },
+        Err(mistake) => complain(&format!("{mistake}; see load --help"), 2),
+    }
+}
+
+/// Writes one text to stdout. A closed pipe is the reader's choice and no failure of ours.
+fn say(text: &str, code: u8) -> ExitCode {
+    let _ = writeln!(std::io::stdout(), "{text}");
+    ExitCode::from(code)
+}
+
+fn complain(text: &str, code: u8) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "load: {text}");
+    ExitCode::from(code)
+}

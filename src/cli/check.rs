@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::exit::Failure;
 use super::flags::{Command, Environment};
 use super::{output, plan};
-use crate::config::{Limits, show_duration, show_size};
+use crate::config::{Limits, plain, show_duration, show_size};
 use crate::protocols::agent;
 
 /// The command's face.
@@ -109,10 +109,10 @@ fn agent(out: &mut String, agent: &agent::Config) -> fmt::Result {
             Some(_) => "token checked",
             None => "no token",
         };
-        writeln!(out, "route {}: {token}", crate::config::plain(&route.name))?;
+        writeln!(out, "route {}: {token}", plain(&route.name))?;
         for (field, targets) in &route.fields {
             let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
-            let field = crate::config::plain(field);
+            let field = plain(field);
             writeln!(out, "  {field} -> {}", targets.join(", "))?;
         }
     }

@@ -52,7 +52,8 @@ fn flag(text: &mut String, flag: &Flag) {
         help.push_str(&format!(", or {}", variable(flag.long)));
     }
     if !flag.default.is_empty() {
-        help.push_str(&format!(" [default: {}]", flag.default));
+        // The first space does not break, so that a short default stays in one piece.
+        help.push_str(&format!(" [default:{UNBROKEN}{}]", flag.default));
     }
     row(text, &format!("  {short}--{}{value}", flag.long), &help);
 }
@@ -71,7 +72,7 @@ fn wrap(text: &mut String, words: &str, column: usize) {
             text.push(' ');
             width += 1;
         }
-        text.push_str(word);
+        text.push_str(&word.replace(UNBROKEN, " "));
         width += length;
     }
     text.push('\n');
@@ -86,6 +87,9 @@ fn indented(text: &mut String, words: &str, first: usize, column: usize) {
 
 /// Where the meanings begin.
 const COLUMN: usize = 32;
+
+/// Stands for a space at which no line ends.
+const UNBROKEN: char = '\u{a0}';
 
 /// The widest line.
 const WIDTH: usize = 79;

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
 use log::{debug, info, warn};
+use socket2::{SockRef, TcpKeepalive};
 
 use super::exit::{FAILED, Failure};
 use super::flags::{Command, Environment, Flag, Group, HELP, LOG, Line, Usage};
@@ -105,6 +106,7 @@ fn converse(way: &Way) -> Result<(), Failure> {
     let stream = way
         .open()
         .map_err(|error| Failure::new(FAILED, format!("towpath route: {}", way.explain(&error))))?;
+    prepare(&stream);
     let sending = stream
         .try_clone()
         .map_err(|error| failed("no second handle of the connection", &error))?;
@@ -173,19 +175,26 @@ fn relay(local: &TcpStream, from: SocketAddr, way: &Way, _permit: Permit) {
         }
     };
     for stream in [local, &remote] {
-        // Only a matter of speed.
-        let _ = stream.set_nodelay(true);
+        prepare(stream);
     }
-    let (up, down) = thread::scope(|scope| {
+    let carried = thread::scope(|scope| {
         let up = thread::Builder::new().stack_size(STACK);
-        let up = up.spawn_scoped(scope, || pass(local, &remote));
+        let up = up.spawn_scoped(scope, || pass(local, &remote))?;
         let down = pass(&remote, local);
-        (up.map(|up| up.join()), down)
+        Ok::<_, io::Error>((up.join().unwrap_or_default(), down))
     });
-    match up {
-        Ok(Ok(up)) => info!("from={from} ended up={up} down={down}"),
-        _ => warn!("from={from} closed: no thread for its second direction"),
+    match carried {
+        Ok((up, down)) => info!("from={from} ended up={up} down={down}"),
+        Err(error) => warn!("from={from} closed: no thread for its second direction: {error}"),
     }
+}
+
+/// Makes a stream quick with small writes, and lets it notice a peer that is gone without a word.
+/// Where the system refuses either, the stream still carries every byte.
+fn prepare(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let probes = TcpKeepalive::new().with_time(SILENCE).with_interval(PROBE);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&probes);
 }
 
 /// One direction: copies to the end and passes the end on. A direction that breaks ends both, as
@@ -289,6 +298,93 @@ const BLOCK: usize = 64 << 10;
 /// The stack of a thread that only copies.
 const STACK: usize = 256 << 10;
 
+/// When a silent connection is probed, and how often until it answers.
+const SILENCE: Duration = Duration::from_secs(60);
+const PROBE: Duration = Duration::from_secs(10);
+
 /// The pauses after failed accepts double between these two.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that reads one route request and does with the connection as it is told; beside
+    /// it a local connection whose other end goes through the route.
+    fn through(serve: impl FnOnce(TcpStream) + Send, local: impl FnOnce(TcpStream)) {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap();
+        let way = Way {
+            server: server.local_addr().unwrap().to_string(),
+            service: "demo".to_owned(),
+            field: "github".to_owned(),
+            token: None,
+        };
+        let (permits, freed) = bounded(1);
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let (mut stream, _) = server.accept().unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                let mut header = [0; 17];
+                stream.read_exact(&mut header).unwrap();
+                let length = usize::from(header[9]);
+                stream.read_exact(&mut vec![0; length]).unwrap();
+                serve(stream);
+            });
+            let near = TcpStream::connect(port.local_addr().unwrap()).unwrap();
+            near.set_read_timeout(Some(PATIENCE)).unwrap();
+            let (far, from) = port.accept().unwrap();
+            let way = &way;
+            scope.spawn(move || relay(&far, from, way, Permit(permits)));
+            local(near);
+        });
+        assert_eq!(freed.try_recv(), Ok(()));
+    }
+
+    fn all(mut stream: &TcpStream) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn the_local_side_may_end_first_and_still_hear_the_answer() {
+        let question = vec![7; 300_000];
+        let expected = question.clone();
+        through(
+            move |mut stream| {
+                stream.write_all(b"ok").unwrap();
+                assert_eq!(all(&stream), expected);
+                stream.write_all(b"answer").unwrap();
+            },
+            |mut stream| {
+                stream.write_all(&question).unwrap();
+                stream.shutdown(Shutdown::Write).unwrap();
+                assert_eq!(all(&stream), b"answer");
+            },
+        );
+    }
+
+    #[test]
+    fn the_server_may_end_first_and_still_hear_the_rest() {
+        through(
+            |mut stream| {
+                stream.write_all(b"okgreeting").unwrap();
+                stream.shutdown(Shutdown::Write).unwrap();
+                assert_eq!(all(&stream), b"late");
+            },
+            |mut stream| {
+                assert_eq!(all(&stream), b"greeting");
+                stream.write_all(b"late").unwrap();
+            },
+        );
+    }
+
+    #[test]
+    fn a_refused_route_closes_the_local_connection() {
+        through(drop, |stream| assert_eq!(all(&stream), b""));
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+}

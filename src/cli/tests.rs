@@ -62,7 +62,7 @@ fn the_help_of_serve_names_every_flag_with_its_default() {
         assert!(text.contains(key.help), "{}", key.help);
     }
     assert!(text.contains("for one attempt to connect to one address [default: 5s]"));
-    assert!(text.contains("agent store and traffic proxy [default: 127.0.0.1:7100]"));
+    assert!(text.contains("names no address [default: 127.0.0.1:7100]"));
 }
 
 #[test]

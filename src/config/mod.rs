@@ -28,9 +28,6 @@ mod services;
 mod settings;
 mod value;
 
-#[cfg(test)]
-mod tests;
-
 pub use self::core::{Core, KEYS, Limits};
 pub use file::{Entry, Item, Value};
 pub use key::{Key, Kind, variable};

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::services::Services;
-use super::{Entry, Item, Key, Mistake, Place, Position, Value, file, nearest, plain};
+use super::{Entry, Item, Key, Kind, Mistake, Place, Position, Value, file, nearest, plain};
 
 /// Every layer of the configuration while it is read.
 ///
@@ -223,7 +223,7 @@ impl Settings {
                         let message = format!("unknown key `{}` here; {home}", entry.name);
                         self.mistake(entry.at, message);
                     }
-                    None => self.unknown(entry, &known),
+                    None => self.unknown(entry, &self.alike(entry, prefix, &known)),
                 }
                 continue;
             }
@@ -256,6 +256,19 @@ impl Settings {
             }
         }
         names
+    }
+
+    /// The names that an unknown one may have been meant as: tables for a table, if there are any.
+    fn alike(&self, entry: &Entry, prefix: &str, known: &[&'static str]) -> Vec<&'static str> {
+        let is_table = |name: &&str| match self.key(&format!("{prefix}{name}")) {
+            Some(key) => matches!(key.kind, Kind::Tables),
+            None => true,
+        };
+        let tables: Vec<_> = known.iter().copied().filter(is_table).collect();
+        match entry.item.value {
+            Value::Table(_) if !tables.is_empty() => tables,
+            _ => known.to_vec(),
+        }
     }
 
     /// Where a key belongs that stands in the wrong table.

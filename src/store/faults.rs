@@ -60,7 +60,14 @@ impl FaultyDisk {
 
     /// Forgets what no sync has brought to the disk.
     pub(super) fn cut_power(&self) {
+        self.tear(|| false);
+    }
+
+    /// As [`FaultyDisk::cut_power`], but each sector that awaits its sync may have made it.
+    pub(super) fn tear(&self, mut made_it: impl FnMut() -> bool) {
         let mut state = self.state.lock();
+        state.dirty.retain(|_| made_it());
+        state.write_back();
         state.cached = state.durable.clone();
         state.dirty.clear();
     }

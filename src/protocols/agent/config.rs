@@ -171,7 +171,7 @@ pub const KEYS: &[Key] = &[
         "agent.listen",
         Kind::Addresses,
         "127.0.0.1:7100",
-        "agent store and traffic proxy",
+        "agent store and traffic proxy; off where a configuration file names no address",
     )
     .flag("agent"),
     Key::new(

@@ -1,32 +1,27 @@
 //! The configuration as a whole: every mistake with its exact text, the order of the layers, and
 //! the shipped files.
 
-use std::ffi::OsString;
-use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::protocols::agent;
-
-const TABLES: &[&[Key]] = &[KEYS, agent::KEYS];
 
 /// What a reading gave: the values, and the warnings or mistakes as text.
-struct Reading {
+struct Read {
     core: Core,
     agent: agent::Config,
     told: Result<Vec<String>, Vec<String>>,
 }
 
-fn finish(mut settings: Settings) -> Reading {
+fn finish(mut settings: Settings) -> Read {
     let core = Core::read(&mut settings);
     let agent = agent::Config::read(&mut settings);
     let told = settings
         .finish()
         .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect());
-    Reading { core, agent, told }
+    Read { core, agent, told }
 }
 
-fn read(text: &str) -> Reading {
+fn read(text: &str) -> Read {
     let mut settings = Settings::new(TABLES);
     settings.read_text(Path::new("t.toml"), text);
     finish(settings)
@@ -151,7 +146,7 @@ fn every_mistake_is_told_at_once_in_the_order_of_the_file() {
             "t.toml:2:7: error: `pin`: wants true or false; found the number 3",
             "t.toml:4:16: error: `idle_timeout`: the duration 600 has no unit; \
              write \"600s\" or \"600000ms\"",
-            "t.toml:5:2: error: unknown table `node`; the nearest known name is `store`",
+            "t.toml:5:2: error: unknown table `node`; the nearest known name is `routes`",
             "t.toml:8:1: error: unknown key `tokn`; the nearest known one is `token`",
         ],
     );
@@ -467,7 +462,7 @@ fn a_route_without_hosts_is_a_mistake() {
 
 #[test]
 fn the_shipped_file_has_every_key_with_its_default_and_one_comment() {
-    let text = include_str!("../../conf/towpath.toml");
+    let text = include_str!("../../../conf/towpath.toml");
     for key in TABLES.iter().copied().flatten() {
         let Some(default) = key.default_in_file() else {
             continue;
@@ -500,7 +495,7 @@ fn the_shipped_file_has_every_key_with_its_default_and_one_comment() {
 
 #[test]
 fn the_example_in_the_shipped_file_is_right_too() {
-    let text = include_str!("../../conf/towpath.toml");
+    let text = include_str!("../../../conf/towpath.toml");
     let text: String = text
         .lines()
         .map(|line| format!("{}\n", line.strip_prefix("#: ").unwrap_or(line)))
@@ -513,7 +508,7 @@ fn the_example_in_the_shipped_file_is_right_too() {
 
 #[test]
 fn the_short_shipped_file_is_right() {
-    let reading = read(include_str!("../../conf/minimal.toml"));
+    let reading = read(include_str!("../../../conf/minimal.toml"));
     assert_eq!(reading.told, Ok(vec![]));
     assert!(!reading.agent.listen.is_empty());
 }

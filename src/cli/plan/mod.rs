@@ -1,10 +1,12 @@
 //! From the layers of the configuration to the plan of a server: what `serve` runs and `check`
 //! shows. Opens no socket and changes nothing.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::flags::{Command, Environment, Flag, Group, HELP, LOG, Line, Usage, Values};
-use crate::config::{Core, KEYS, Key, Kind, Mistake, Settings};
+use super::logging;
+use crate::config::{Core, KEYS, Key, Kind, Mistake, Settings, plain};
 use crate::protocols::agent;
 use crate::server::Plan;
 
@@ -78,7 +80,7 @@ pub(super) fn read(
 /// Understands the words behind `serve` or `check`.
 pub(super) fn ask(
     command: &Command,
-    words: &[std::ffi::OsString],
+    words: &[OsString],
     environment: Environment<'_>,
 ) -> Result<Asked, Usage> {
     let values = match command.parse(words, environment)? {
@@ -86,7 +88,7 @@ pub(super) fn ask(
         Line::Values(values) => values,
     };
     if let Some(word) = values.arguments().first() {
-        let word = crate::config::plain(word);
+        let word = plain(word);
         return Err(command.wrong(format!(
             "takes no argument, but got {word}; a configuration is named by --config FILE"
         )));
@@ -95,7 +97,7 @@ pub(super) fn ask(
     Ok(Asked::Plan(Request {
         config: path("config"),
         address_file: path("address-file"),
-        log: super::logging::level(command, values.value("log"))?,
+        log: logging::level(command, values.value("log"))?,
         keys: keys(&values),
     }))
 }
@@ -109,13 +111,10 @@ fn keys(values: &Values<'_>) -> Vec<(&'static str, Vec<String>)> {
 /// The flags of `serve` and `check`, one for every key that has one.
 pub(super) fn groups() -> Vec<Group> {
     let mut general = vec![
-        Flag::value(
-            "config",
-            "FILE",
-            "configuration [default: conf/towpath.toml where it exists, else the agent role on loopback]",
-        )
-        .short('c')
-        .environment(),
+        Flag::value("config", "FILE", "configuration file")
+            .short('c')
+            .default("conf/towpath.toml where it exists, else the agent role on loopback")
+            .environment(),
         Flag::value(
             "address-file",
             "FILE",
@@ -175,3 +174,6 @@ const DEFAULT_FILE: &str = "conf/towpath.toml";
 
 const NOTHING_ON: &str = "no role is on; give one an address, such as `listen = [\"127.0.0.1:7100\"]` \
                           below `[agent]`, or --agent 127.0.0.1:7100";
+
+#[cfg(test)]
+mod tests;

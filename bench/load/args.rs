@@ -1,0 +1,315 @@
+//! The command line of the load program: words in, a [`Plan`] or one mistake out.
+//!
+//! Nothing here opens a file or a socket.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use getopts::{Matches, Options};
+
+use crate::agent;
+
+/// What the words ask for.
+pub enum Invocation {
+    /// Print this text.
+    Help(String),
+    /// Run this.
+    Run(Plan),
+}
+
+/// What every client of the run does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Sends without end; the backend discards.
+    Bulk {
+        /// The backend sends without end as well.
+        both: bool,
+    },
+    /// Sends a message, waits until it has come back, sends the next.
+    PingPong,
+    /// Connects, sends a request, reads the response to its end, begins again.
+    Connect,
+    /// One round trip, then silence: what does such a pair cost the server?
+    Idle,
+    /// Ping-pong on all connections but one, which is bulk.
+    Fair,
+    /// One store operation per connection.
+    Store(Operation),
+    /// No clients: a backend for another load program.
+    Backend,
+}
+
+/// What a store client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Every operation writes.
+    Update,
+    /// Every operation reads a key that was written before the window.
+    Query,
+    /// One update for nine queries.
+    Mixed,
+}
+
+/// One run.
+pub struct Plan {
+    /// What the clients do.
+    pub mode: Mode,
+    /// Where the clients connect to.
+    pub target: Option<SocketAddr>,
+    /// Where the built-in backend listens.
+    pub backend: Option<SocketAddr>,
+    /// The frame that asks a traffic proxy for a route; without it connections are plain.
+    pub route: Option<Vec<u8>>,
+    /// How many clients run at once.
+    pub conns: usize,
+    /// Bytes of a message, a response, or a stored value.
+    pub size: usize,
+    /// How many keys the store operations go round.
+    pub keys: usize,
+    /// The measured time.
+    pub window: Duration,
+    /// The time before it that is not measured.
+    pub warmup: Duration,
+    /// The processes whose CPU and memory are the server's.
+    pub pids: Vec<u32>,
+    /// Compare every received byte with the one that was sent.
+    pub verify: bool,
+    /// Print the report as JSON.
+    pub json: bool,
+}
+
+/// Reads the words after the program's name.
+pub fn parse(words: &[String]) -> Result<Invocation, String> {
+    let options = options();
+    let matches = options.parse(words).map_err(|error| error.to_string())?;
+    if matches.opt_present("help") {
+        return Ok(Invocation::Help(options.usage(BRIEF.trim_end())));
+    }
+    let mode = mode(&matches)?;
+    let plan = Plan {
+        mode,
+        target: value(&matches, "target")?,
+        backend: value(&matches, "backend")?,
+        route: route(&matches)?,
+        conns: value(&matches, "conns")?.unwrap_or(default_conns(mode)),
+        size: value(&matches, "size")?.unwrap_or(default_size(mode)),
+        keys: value(&matches, "keys")?.unwrap_or(256),
+        window: seconds(&matches, "seconds", 3.0)?,
+        warmup: seconds(&matches, "warmup", 1.0)?,
+        pids: pids(&matches)?,
+        verify: matches.opt_present("verify"),
+        json: matches.opt_present("json"),
+    };
+    check(&plan)?;
+    Ok(Invocation::Run(plan))
+}
+
+fn options() -> Options {
+    let mut options = Options::new();
+    options.optopt("t", "target", "the server's address", "ADDR");
+    options.optopt("b", "backend", "serve as the relay's backend here", "ADDR");
+    options.optopt(
+        "r",
+        "route",
+        "ask the traffic proxy for this route on every connection",
+        "SERVICE:FIELD[:TOKEN]",
+    );
+    options.optopt("c", "conns", "clients at once", "N");
+    options.optopt("s", "size", "bytes of a message, response or value", "N");
+    options.optopt("k", "keys", "keys that store operations go round", "N");
+    options.optopt("d", "seconds", "measured time (3)", "S");
+    options.optopt("w", "warmup", "time before it (1)", "S");
+    options.optmulti(
+        "p",
+        "pid",
+        "a process of the server; may be given again, or as PID,PID",
+        "PID",
+    );
+    options.optflag("", "both", "bulk: the backend sends as well");
+    options.optflag("", "verify", "compare every byte received");
+    options.optflag("", "json", "print JSON instead of name=value");
+    options.optflag("h", "help", "print this");
+    options
+}
+
+fn mode(matches: &Matches) -> Result<Mode, String> {
+    let words: Vec<&str> = matches.free.iter().map(String::as_str).collect();
+    let both = matches.opt_present("both");
+    let mode = match words.as_slice() {
+        ["bulk"] => Mode::Bulk { both },
+        ["pingpong"] => Mode::PingPong,
+        ["connect"] => Mode::Connect,
+        ["idle"] => Mode::Idle,
+        ["fair"] => Mode::Fair,
+        ["backend"] => Mode::Backend,
+        ["store", "update"] => Mode::Store(Operation::Update),
+        ["store", "query"] => Mode::Store(Operation::Query),
+        ["store", "mixed"] => Mode::Store(Operation::Mixed),
+        [] => return Err("a mode is missing".into()),
+        words => return Err(format!("unknown mode `{}`", words.join(" "))),
+    };
+    if both && mode != (Mode::Bulk { both }) {
+        return Err("--both belongs to bulk".into());
+    }
+    Ok(mode)
+}
+
+fn default_conns(mode: Mode) -> usize {
+    match mode {
+        Mode::Bulk { .. } => 8,
+        Mode::PingPong => 256,
+        Mode::Fair => 257,
+        Mode::Idle => 5000,
+        Mode::Connect | Mode::Store(_) => 64,
+        Mode::Backend => 0,
+    }
+}
+
+fn default_size(mode: Mode) -> usize {
+    match mode {
+        Mode::Connect => 1024,
+        _ => 64,
+    }
+}
+
+fn value<T: std::str::FromStr>(matches: &Matches, name: &str) -> Result<Option<T>, String> {
+    matches
+        .opt_str(name)
+        .map(|text| {
+            text.parse()
+                .map_err(|_| format!("--{name} does not take `{text}`"))
+        })
+        .transpose()
+}
+
+fn seconds(matches: &Matches, name: &str, default: f64) -> Result<Duration, String> {
+    let seconds: f64 = value(matches, name)?.unwrap_or(default);
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|length| *length <= LONGEST)
+        .ok_or_else(|| format!("--{name} takes 0 to {} seconds", LONGEST.as_secs()))
+}
+
+fn route(matches: &Matches) -> Result<Option<Vec<u8>>, String> {
+    let Some(text) = matches.opt_str("route") else {
+        return Ok(None);
+    };
+    let mut parts = text.splitn(3, ':');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(service), Some(field), token) => Ok(Some(agent::traffic(
+            service,
+            field,
+            token.unwrap_or_default(),
+        ))),
+        _ => Err(format!("--route takes SERVICE:FIELD[:TOKEN], not `{text}`")),
+    }
+}
+
+fn pids(matches: &Matches) -> Result<Vec<u32>, String> {
+    let lists = matches.opt_strs("pid");
+    let words = lists.iter().flat_map(|list| list.split(','));
+    words
+        .map(|word| {
+            word.parse()
+                .map_err(|_| format!("--pid does not take `{word}`"))
+        })
+        .collect()
+}
+
+/// What no single flag can tell.
+fn check(plan: &Plan) -> Result<(), String> {
+    if plan.mode == Mode::Backend {
+        return match plan.backend {
+            Some(_) => Ok(()),
+            None => Err("backend needs --backend ADDR".into()),
+        };
+    }
+    if plan.target.is_none() {
+        return Err("--target ADDR is missing".into());
+    }
+    if plan.conns == 0 || plan.size == 0 || plan.keys == 0 {
+        return Err("--conns, --size and --keys take at least 1".into());
+    }
+    if u32::try_from(plan.size).is_err() {
+        return Err("--size takes less than 4 GiB".into());
+    }
+    if matches!(plan.mode, Mode::Store(_)) {
+        if plan.route.is_some() {
+            return Err("--route has no meaning for store".into());
+        }
+        if plan.size > MOST_VALUE {
+            return Err(format!("a stored value has at most {MOST_VALUE} bytes"));
+        }
+    }
+    if plan.mode == Mode::Idle && plan.pids.is_empty() {
+        return Err("idle needs --pid PID, for it measures memory".into());
+    }
+    Ok(())
+}
+
+/// No run is meant to outlast a coffee break; a typing slip should not.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// A little less than a frame's 512 KiB, so that id, section and lengths fit beside it.
+const MOST_VALUE: usize = 524_000;
+
+const BRIEF: &str = "\
+Usage: load MODE [FLAGS]
+
+Modes:
+    bulk [--both]               N streams without end
+    pingpong                    one message of --size bytes to and fro on N connections
+    connect                     connect, request, response of --size bytes, close
+    idle                        N relayed pairs that say nothing: the server's memory for each
+    fair                        N - 1 connections of pingpong beside one bulk stream
+    store update|query|mixed    an agent store; a connection for each operation
+    backend                     only the backend of another load program
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(line: &str) -> Result<Plan, String> {
+        let words: Vec<String> = line.split_whitespace().map(String::from).collect();
+        match parse(&words)? {
+            Invocation::Run(plan) => Ok(plan),
+            Invocation::Help(_) => Err("help".into()),
+        }
+    }
+
+    #[test]
+    fn a_full_line_gives_a_full_plan() {
+        let plan =
+            plan("store mixed -t 127.0.0.1:1 --conns 3 --size 9 --seconds 0.5 -p 1,2 -p 3 --json")
+                .unwrap();
+        assert_eq!(plan.mode, Mode::Store(Operation::Mixed));
+        assert_eq!((plan.conns, plan.size), (3, 9));
+        assert_eq!(plan.window, Duration::from_millis(500));
+        assert_eq!(plan.pids, [1, 2, 3]);
+        assert!(plan.json && !plan.verify);
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        for (line, part) in [
+            ("", "mode is missing"),
+            ("bulky", "unknown mode"),
+            ("store", "unknown mode"),
+            ("bulk", "--target"),
+            ("backend", "--backend"),
+            ("pingpong --both -t 127.0.0.1:1", "--both"),
+            ("bulk -t localhost", "--target does not take"),
+            ("bulk -t 127.0.0.1:1 -c 0", "at least 1"),
+            ("bulk -t 127.0.0.1:1 -r alone", "SERVICE:FIELD"),
+            ("bulk -t 127.0.0.1:1 -d -1", "seconds"),
+            ("bulk -t 127.0.0.1:1 -p x", "--pid"),
+            ("idle -t 127.0.0.1:1", "--pid"),
+            ("store query -t 127.0.0.1:1 -r a:b", "--route"),
+            ("store query -t 127.0.0.1:1 -s 524288", "at most"),
+        ] {
+            let mistake = plan(line).err().unwrap();
+            assert!(mistake.contains(part), "`{line}` gave `{mistake}`");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A socket that remembers whether it is worth reading or writing, so that the generator makes no
+//! call that is known to answer "not now".
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+/// One connection of the generator, client's or backend's.
+pub struct Line {
+    stream: TcpStream,
+    readable: bool,
+    writable: bool,
+    ended: bool,
+}
+
+impl Line {
+    /// Begins to connect. The first write is tried at once: on loopback it mostly succeeds.
+    pub fn connect(target: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(target)?;
+        stream.set_nodelay(true)?;
+        Ok(Self::new(stream))
+    }
+
+    /// Wraps an accepted connection.
+    pub fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            readable: false,
+            writable: true,
+            ended: false,
+        }
+    }
+
+    /// Registers for both directions, edge-triggered, once for good.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        registry.register(&mut self.stream, token, both)
+    }
+
+    /// Takes note of an event. One that was meant for a closed connection in the same slot does no
+    /// harm: the next call answers "not now".
+    pub fn note(&mut self, event: &Event) {
+        self.readable |= event.is_readable() || event.is_read_closed();
+        self.writable |= event.is_writable();
+        self.ended |= event.is_read_closed();
+    }
+
+    /// Reads; `None` is "not now", 0 the end. A read that does not fill the buffer has drained the
+    /// socket, unless the end is on its way.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        if !self.readable {
+            return Ok(None);
+        }
+        match self.stream.read(buffer) {
+            Ok(count) => {
+                self.readable = self.ended || count == buffer.len();
+                Ok(Some(count))
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.readable = false;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes; `None` is "not now".
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        if !self.writable {
+            return Ok(None);
+        }
+        match self.stream.write(bytes) {
+            Ok(count) => Ok(Some(count)),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::NotConnected
+                ) =>
+            {
+                self.writable = false;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
