@@ -5,13 +5,13 @@ use std::net::{Ipv6Addr, TcpListener};
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
+use crate::support::DEADLINE;
 use crate::support::backend::{Backend, BlackHole, Refusing, echo};
 use crate::support::frame::{DIALECTS, Dialect};
 use crate::support::peer::End;
 use crate::support::reference::Reference;
 use crate::support::route::Route;
 use crate::support::server::{Server, Setup};
-use crate::support::{DEADLINE, until};
 
 /// Every dialect is closed without a byte when it asks for `svc`.
 fn expect_closed(server: &Server) {
@@ -175,17 +175,14 @@ fn a_backend_that_failed_is_skipped_for_a_while() {
 fn a_silent_backend_keeps_the_relay_open_until_the_client_goes() {
     let backend = Backend::silent();
     let server = Setup::to(backend.address).start();
-    let before = crate::support::kernel::descriptors(server.process());
     let mut peers: Vec<_> = (0..10).map(|_| server.open()).collect();
     for peer in &mut peers {
         peer.send(b"anybody there?");
     }
     server.expect_alive();
-    until("ten relays are open", || {
-        crate::support::kernel::descriptors(server.process()) == before + 20
-    });
+    server.expect_open(20);
     drop(peers);
-    server.expect_descriptors(before);
+    server.expect_open(0);
 }
 
 #[test]

@@ -93,9 +93,9 @@ fn a_data_directory_that_cannot_be_made_is_refused_with_a_message() {
 
 /// A server whose files may grow little beyond what they are: the disk is as good as full.
 fn cramped(setup: &Setup, file: &Path) -> Server {
-    let room = std::fs::metadata(file).unwrap().len() + 64 * 1024;
+    let room = std::fs::metadata(file).unwrap().len() + 2 * 1024 * 1024;
     // Without the trap, the kernel's SIGXFSZ would end the process instead of failing the write.
-    let words = format!("trap '' XFSZ; exec prlimit --fsize={room} \"$@\"");
+    let words = format!("trap '' XFSZ; exec prlimit --fsize={room}: \"$@\"");
     setup.clone().wrapper(&["sh", "-c", &words, "sh"]).start()
 }
 
@@ -162,7 +162,7 @@ fn a_disk_that_has_room_again_takes_updates_without_a_restart() {
     let server = cramped(&setup, &file);
     let mut peer = server.connect();
     let stored = fill(&mut peer);
-    kernel::set_limit(server.process(), "--fsize=unlimited");
+    kernel::set_limit(server.process(), "--fsize=unlimited:");
     crate::support::until("updates are taken again", || {
         let update = NARROW.update(b"again", b"s", &vec![b'x'; 200_000]);
         peer.ask(NARROW, &update).code == 0

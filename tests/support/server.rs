@@ -144,6 +144,7 @@ impl Setup {
         });
         Server {
             address: address.unwrap(),
+            descriptors: kernel::descriptors(child.id()),
             child,
             log,
             data,
@@ -190,6 +191,8 @@ pub fn wait(child: &mut Child) -> ExitStatus {
 /// A running server; killed when dropped.
 pub struct Server {
     pub address: SocketAddr,
+    /// How many it had before its first client.
+    descriptors: usize,
     child: Child,
     log: Log,
     data: PathBuf,
@@ -283,8 +286,10 @@ impl Server {
         self.relay(Dialect::Stock, "svc", "x", "")
     }
 
-    /// Waits until the process has exactly `count` descriptors again.
-    pub fn expect_descriptors(&self, count: usize) {
+    /// Waits until the process has exactly the descriptors of its start and of `connections`
+    /// open ones; a relay has two.
+    pub fn expect_open(&self, connections: usize) {
+        let count = self.descriptors + connections;
         let mut now = 0;
         let start = std::time::Instant::now();
         while start.elapsed() < super::DEADLINE {
@@ -294,7 +299,7 @@ impl Server {
             }
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
-        panic!("{now} descriptors, {count} before:\n{}", self.log.text());
+        panic!("{now} descriptors instead of {count}");
     }
 }
 
