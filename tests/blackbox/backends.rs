@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::support::DEADLINE;
 use crate::support::backend::{Backend, BlackHole, Refusing, echo};
+use crate::support::bulk::Numbers;
 use crate::support::frame::{DIALECTS, Dialect};
 use crate::support::peer::End;
 use crate::support::reference::Reference;
@@ -27,7 +28,10 @@ fn expect_closed(server: &Server) {
 fn a_refused_backend_closes_the_client_without_a_byte() {
     let refusing = Refusing::new();
     let server = Setup::to(refusing.address).start();
-    expect_closed(&server);
+    for _ in 0..20 {
+        expect_closed(&server);
+    }
+    server.expect_open(0);
 }
 
 #[test]
@@ -249,5 +253,39 @@ fn nothing_is_sent_to_the_backend_but_the_clients_own_bytes() {
             heard.recv_timeout(DEADLINE).unwrap(),
             (Vec::new(), End::Fin)
         );
+    }
+}
+
+#[test]
+fn what_a_client_sends_and_ends_while_the_backend_is_dialled_is_not_lost() {
+    let question = Numbers::new(11).bytes(1_000_000);
+    let expected = question.clone();
+    let backend = Backend::serve(move |mut peer, _| {
+        let (bytes, end) = peer.rest();
+        assert!(
+            bytes == expected && end == End::Fin,
+            "{} bytes, {end:?}",
+            bytes.len()
+        );
+        peer.send(b"all there");
+    });
+    let hole = BlackHole::new();
+    // The first address takes its whole time, in which the client has said everything.
+    let list = Route::new("svc").hosts("x", &[hole.address, backend.address]);
+    let server = Setup::new()
+        .limit("connect_timeout = \"500ms\"")
+        .route(list)
+        .start();
+    for dialect in DIALECTS {
+        let mut peer = server.connect();
+        let mut twin = peer.twin();
+        let bytes = [&dialect.traffic(b"svc", b"x", b""), &question[..]].concat();
+        let sending = std::thread::spawn(move || {
+            twin.send(bytes).finish();
+        });
+        peer.expect(dialect.greeting())
+            .expect(b"all there")
+            .expect_end();
+        sending.join().unwrap();
     }
 }

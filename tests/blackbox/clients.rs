@@ -22,6 +22,13 @@ fn run(server: &Server, arguments: &[&str], input: &[u8]) -> Finished {
     towpath(&arguments, &[], input)
 }
 
+/// The timestamp and the data of a record, asked for without the product's code.
+fn record(server: &Server, id: &[u8], section: &[u8]) -> (i64, Vec<u8>) {
+    let narrow = Dialect::Document;
+    let mut peer = server.connect();
+    peer.ask(narrow, &narrow.query(id, section)).record(narrow)
+}
+
 #[test]
 fn a_value_goes_in_by_stdin_and_comes_out_by_stdout() {
     let server = Setup::new().start();
@@ -31,8 +38,9 @@ fn a_value_goes_in_by_stdin_and_comes_out_by_stdout() {
     assert_eq!(server.stored(b"dev1", b"status").as_ref(), Some(&value));
     let query = run(&server, &["agent", "query", "dev1", "status"], b"").expect(0);
     assert!(query.output == value, "other bytes on stdout");
+    let (timestamp, _) = record(&server, b"dev1", b"status");
     assert!(
-        query.error.chars().any(|letter| letter.is_ascii_digit()),
+        query.error.contains(&timestamp.to_string()),
         "{}",
         query.error
     );
@@ -50,6 +58,19 @@ fn a_value_goes_in_by_file_and_the_server_by_environment() {
     let arguments = ["agent", "query", "dev1", "status"];
     let query = towpath(&arguments, &environment, b"").expect(0);
     assert_eq!(query.text(), "from a file");
+}
+
+#[test]
+fn a_query_may_wait_for_its_value() {
+    let server = Setup::new().start();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let arguments = ["agent", "query", "late", "s", "--wait", "20s"];
+            run(&server, &arguments, b"").expect(0)
+        });
+        server.store(b"late", b"s", b"at last");
+        assert_eq!(waiting.join().unwrap().text(), "at last");
+    });
 }
 
 #[test]
@@ -291,12 +312,9 @@ fn the_library_stores_waits_and_routes() {
 #[test]
 fn the_library_and_a_raw_client_see_the_same_records() {
     let server = Setup::new().start();
-    let narrow = Dialect::Document;
     let mut client = Client::connect(server.address, Options::default()).unwrap();
     client.update(b"by library", b"s", b"1").unwrap();
-    let mut peer = server.connect();
-    let reply = peer.ask(narrow, &narrow.query(b"by library", b"s"));
-    let (timestamp, data) = reply.record(narrow);
+    let (timestamp, data) = record(&server, b"by library", b"s");
     assert_eq!(data, b"1");
     let record = client.query(b"by library", b"s").unwrap().unwrap();
     assert_eq!((record.timestamp, record.data), (timestamp, b"1".to_vec()));

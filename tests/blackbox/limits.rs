@@ -98,6 +98,59 @@ fn a_frame_that_stops_inside_its_payload_is_closed_at_the_handshake_timeout() {
 }
 
 #[test]
+fn the_next_frame_of_a_connection_has_the_same_time_as_its_first() {
+    let backend = Backend::echo();
+    let server = hasty(&backend);
+    let narrow = Dialect::Document;
+    let query = narrow.query(b"id", b"s");
+    let mut peer = server.connect();
+    peer.ask(narrow, &query).expect_missing(narrow);
+    let start = Instant::now();
+    peer.send(&query[..20]);
+    expect_timed_out(&mut peer, start);
+}
+
+#[test]
+fn a_connection_that_falls_silent_between_frames_ends_at_the_idle_timeout() {
+    let limits = ["handshake_timeout = \"60s\"", "idle_timeout = \"1s\""];
+    let setup = limits
+        .iter()
+        .fold(Setup::new(), |setup, limit| setup.limit(limit));
+    let server = setup.start();
+    let narrow = Dialect::Document;
+    let mut peer = server.connect();
+    peer.ask(narrow, &narrow.query(b"id", b"s"))
+        .expect_missing(narrow);
+    let start = Instant::now();
+    expect_timed_out(&mut peer, start);
+}
+
+#[test]
+fn a_client_that_asks_much_and_reads_nothing_costs_little() {
+    let server = Setup::new().start();
+    let narrow = Dialect::Document;
+    let value = vec![b'v'; 400_000];
+    server.store(b"large", b"s", &value);
+    let before = kernel::resident_bytes(server.process());
+    let mut peer = server.connect();
+    peer.send(narrow.query(b"large", b"s").repeat(200));
+    // The server is done with what it will do when an other client has been served thrice over.
+    for _ in 0..3 {
+        server.expect_alive();
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let growth = kernel::resident_bytes(server.process()).saturating_sub(before);
+    assert!(
+        growth < 16 * 1024 * 1024,
+        "{growth} bytes for 80 MB of replies"
+    );
+    for _ in 0..200 {
+        assert!(peer.reply(narrow).record(narrow).1 == value);
+    }
+    peer.finish().expect_end();
+}
+
+#[test]
 fn the_handshake_timeout_leaves_relays_and_waits_alone() {
     let backend = Backend::echo();
     let server = Setup::to(backend.address)

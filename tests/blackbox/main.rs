@@ -23,6 +23,7 @@ mod relay;
 mod resets;
 mod routes;
 mod signals;
+mod starts;
 mod store;
 mod stream;
 mod vectors;

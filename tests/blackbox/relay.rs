@@ -270,3 +270,24 @@ fn a_quiet_relay_ends_at_the_idle_timeout_and_a_busy_one_does_not() {
     );
     reference.expect_undisturbed();
 }
+
+#[test]
+fn little_buffer_memory_slows_relays_but_starves_none() {
+    let backend = Backend::echo();
+    let server = Setup::to(backend.address)
+        .limit("max_buffer_memory = \"1M\"")
+        .start();
+    let clients: Vec<_> = (0..50)
+        .map(|seed| {
+            let peer = server.open();
+            thread::spawn(move || exchange(peer, seed, MEBIBYTE))
+        })
+        .collect();
+    for client in clients {
+        let (sent, came) = client.join().unwrap();
+        assert!(came == (MEBIBYTE, sent), "the echo is not what was sent");
+    }
+    server.expect_alive();
+    server.expect_open(0);
+    server.stop();
+}

@@ -4,9 +4,10 @@
 use std::time::{Duration, Instant};
 
 use crate::support::backend::Backend;
-use crate::support::frame::{DIALECTS, Dialect, MOST, TRAFFIC};
+use crate::support::frame::{AGENT, DIALECTS, Dialect, MOST, TRAFFIC};
 use crate::support::route::Route;
 use crate::support::server::{Server, Setup};
+use crate::support::until;
 
 /// The document's example: `test_http` with the fields github, baidu and default, each told apart
 /// by its banner; a service without a token; one without a default.
@@ -201,6 +202,60 @@ fn a_wrong_token_and_an_unknown_service_take_the_same_time() {
         unknown.abs_diff(wrong) < Duration::from_millis(20),
         "{unknown:?} and {wrong:?}"
     );
+}
+
+#[test]
+fn the_log_names_the_reason_that_the_wire_hides() {
+    let example = Example::start();
+    let refusals = [
+        ("ghost", "github", "x", "service"),
+        ("test_http", "github", "x", "token"),
+        ("strict", "nothing", "t", "default"),
+    ];
+    for (service, field, token, word) in refusals {
+        let (service, field) = (service.as_bytes(), field.as_bytes());
+        let mut peer = example.server.connect();
+        let from = format!("from={} ", peer.local());
+        peer.send(Dialect::Stock.traffic(service, field, token.as_bytes()))
+            .expect_closed();
+        until("the log tells of the refusal", || {
+            let log = example.server.log();
+            log.lines()
+                .any(|line| line.contains(&from) && line.contains(word))
+        });
+    }
+}
+
+#[test]
+fn a_client_cannot_write_lines_into_the_log() {
+    let example = Example::start();
+    for name in [
+        &b"ghost\n2026-01-01 ERROR forged"[..],
+        b"ghost\r\n\x1b[31mforged",
+        b"\0\xff",
+    ] {
+        for dialect in DIALECTS {
+            let requests = [
+                dialect.traffic(name, name, name),
+                dialect.traffic(b"test_http", name, b"test_http_token"),
+                dialect.frame(AGENT, &dialect.command(name, name)),
+            ];
+            for request in requests {
+                let mut peer = example.server.connect();
+                peer.send(request).finish().rest();
+            }
+            example.server.store(name, name, name);
+        }
+    }
+    example.server.expect_alive();
+    let log = example.server.log();
+    assert!(
+        log.lines()
+            .all(|line| line.starts_with("20") && line.contains("Z ")),
+        "{log}"
+    );
+    let is_control = |letter: char| letter.is_control() && letter != '\n';
+    assert!(!log.contains(is_control), "{}", log.escape_debug());
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! Signals, and the ways in which a start fails.
+//! Signals: a drain finishes what is open, a second signal does not.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 
 use crate::support::backend::Backend;
@@ -98,62 +98,4 @@ fn updates_under_way_are_answered_before_the_drain_ends() {
         assert_eq!(again.stored(&[key], b"s"), Some(vec![key]));
     }
     assert!(answered > 0, "the frames that had arrived were served");
-}
-
-#[test]
-fn the_log_names_every_listener() {
-    let server = Setup::new().start();
-    let line = format!("agent listening on {}", server.address);
-    until("the log names the listener", || {
-        server.log().contains(&line)
-    });
-}
-
-#[test]
-fn an_address_in_use_is_a_temporary_failure() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
-    let (code, said) = Setup::new().listen(address).fail();
-    assert_eq!(code, 75, "{said}");
-    assert!(said.contains(&address.to_string()), "{said}");
-}
-
-#[test]
-fn a_second_server_on_the_same_address_does_not_share_it() {
-    let first = Setup::new().start();
-    let (code, said) = Setup::new().listen(first.address).fail();
-    assert_eq!(code, 75, "{said}");
-    assert!(said.contains(&first.address.to_string()), "{said}");
-    first.expect_alive();
-}
-
-#[test]
-fn a_second_server_on_the_same_data_is_a_temporary_failure() {
-    let folder = Arc::new(Folder::new());
-    let setup = Setup::new().folder(&folder);
-    let first = setup.start();
-    first.store(b"id", b"s", b"v");
-    let (code, said) = setup.fail();
-    assert_eq!(code, 75, "{said}");
-    assert!(said.contains(first.data().to_str().unwrap()), "{said}");
-    first.expect_alive();
-    first.stop();
-    let second = setup.start();
-    assert_eq!(second.stored(b"id", b"s").as_deref(), Some(&b"v"[..]));
-    second.stop();
-}
-
-#[test]
-fn a_restart_binds_the_same_address_at_once() {
-    let backend = Backend::echo();
-    let setup = Setup::to(backend.address);
-    let first = setup.start();
-    let address = first.address;
-    let mut relay = first.open();
-    relay.send(b"ping").expect(b"ping");
-    // The killed server's connection lingers in the kernel.
-    first.kill();
-    let second = setup.listen(address).start();
-    second.expect_alive();
-    second.stop();
 }

@@ -187,6 +187,24 @@ fn a_payload_one_byte_too_long_is_closed_at_its_header() {
 }
 
 #[test]
+fn the_largest_payload_is_a_setting() {
+    let server = Setup::new().agent("max_payload = \"1K\"").start();
+    for dialect in DIALECTS {
+        let overhead = dialect.update_payload(b"id", b"s", b"", frame::SET).len();
+        let fitting = dialect.update(b"id", b"s", &vec![b'v'; 1024 - overhead]);
+        server
+            .connect()
+            .ask(dialect, &fitting)
+            .expect_done(b"update");
+        let over = dialect.update(b"id", b"s", &vec![b'w'; 1025 - overhead]);
+        server
+            .connect()
+            .send(&over[..dialect.header()])
+            .expect_closed();
+    }
+}
+
+#[test]
 fn a_value_that_no_narrow_reply_could_carry_is_refused() {
     let server = Setup::new().start();
     let narrow = Dialect::Document;
@@ -246,6 +264,9 @@ fn what_is_stored_survives_a_restart() {
     let first = setup.start();
     first.store(b"kept", b"s", b"v");
     first.store(b"gone", b"s", b"v");
+    let narrow = Dialect::Document;
+    let query = narrow.query(b"kept", b"s");
+    let before = first.connect().ask(narrow, &query).record(narrow);
     let request = frame::remove(b"gone", b"s");
     first
         .connect()
@@ -253,7 +274,8 @@ fn what_is_stored_survives_a_restart() {
         .expect_done(b"update");
     first.stop();
     let second = setup.start();
-    assert_eq!(second.stored(b"kept", b"s").as_deref(), Some(&b"v"[..]));
+    assert_eq!(before.1, b"v");
+    assert_eq!(second.connect().ask(narrow, &query).record(narrow), before);
     assert_eq!(second.stored(b"gone", b"s"), None);
     second.stop();
 }
