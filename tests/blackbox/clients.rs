@@ -9,11 +9,12 @@ use towpath::agent::{self, Client, Options};
 
 use crate::support::backend::{Backend, Refusing};
 use crate::support::bulk::Numbers;
+use crate::support::command::{Finished, Log, TOWPATH, towpath, wait};
 use crate::support::folder::Folder;
 use crate::support::frame::Dialect;
 use crate::support::peer::{End, Peer};
 use crate::support::route::Route;
-use crate::support::server::{Finished, Log, Server, Setup, TOWPATH, towpath, wait};
+use crate::support::server::{Server, Setup};
 use crate::support::until;
 
 fn run(server: &Server, arguments: &[&str], input: &[u8]) -> Finished {

@@ -1,14 +1,15 @@
 //! The command line: help, exit codes, and `check`.
 
+use crate::support::command::{Finished, TOWPATH, towpath};
 use crate::support::folder::Folder;
-use crate::support::server::{Setup, TOWPATH, towpath};
+use crate::support::server::Setup;
 
-fn run(arguments: &[&str]) -> crate::support::server::Finished {
+fn run(arguments: &[&str]) -> Finished {
     towpath(arguments, &[], b"")
 }
 
 /// Runs `check` on a configuration.
-fn check(text: &str) -> crate::support::server::Finished {
+fn check(text: &str) -> Finished {
     let folder = Folder::new();
     let file = folder.write("towpath.toml", text);
     run(&["check", "--config", file.to_str().unwrap()])

@@ -52,6 +52,28 @@ fn frames_in_one_segment_are_all_served_in_order() {
 }
 
 #[test]
+fn replies_of_any_size_to_frames_in_one_segment_are_all_sent() {
+    let server = patient();
+    for dialect in DIALECTS {
+        for (size, count) in [(10, 5000), (4000, 2000), (40_000, 200), (400_000, 50)] {
+            let value = vec![b'v'; size];
+            server.store(b"id", b"s", &value);
+            let mut peer = server.connect();
+            let mut twin = peer.twin();
+            let queries = dialect.query(b"id", b"s").repeat(count);
+            let sending = std::thread::spawn(move || {
+                twin.send(queries);
+            });
+            for number in 0..count {
+                let (_, data) = peer.reply(dialect).record(dialect);
+                assert!(data == value, "{dialect:?}, reply {number} of {size} bytes");
+            }
+            sending.join().unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_bad_frame_behind_good_ones_ends_the_connection_after_their_replies() {
     let server = patient();
     for dialect in DIALECTS {
