@@ -176,8 +176,10 @@ fn holders(server: &Server, count: usize) -> Vec<Peer> {
     held
 }
 
+/// One worker: two may race for the last place, and the loser's client is turned away.
 fn capped(backend: &Backend, key: &str) -> Server {
     Setup::to(backend.address)
+        .top("workers = 1")
         .limit(&format!("{key} = 10"))
         .limit("handshake_timeout = \"60s\"")
         .start()

@@ -100,7 +100,7 @@ fn step(event: &Value) -> Option<Step> {
 }
 
 fn unhex(text: &str) -> Vec<u8> {
-    assert!(text.len() % 2 == 0 && text.is_ascii(), "{text}");
+    assert!(text.len().is_multiple_of(2) && text.is_ascii(), "{text}");
     let pairs = (0..text.len()).step_by(2).map(|at| &text[at..at + 2]);
     pairs
         .map(|pair| u8::from_str_radix(pair, 16).unwrap())
