@@ -191,7 +191,7 @@ impl<N: Network> Worker<N> {
         for timer in slot.timers.into_iter().flatten() {
             self.wheel.cancel(timer);
         }
-        for &conn in &slot.conns {
+        for conn in slot.conns.iter() {
             self.let_go(conn, close.is_graceful());
         }
         self.setup.counters.add(Metric::Ended, 1);
@@ -199,7 +199,9 @@ impl<N: Network> Worker<N> {
             self.setup.counters.add(Metric::Faulted, 1);
         }
         let handle = self.handle(key);
-        self.journal.ended(self.now, handle, &slot, &close);
+        let name = self.names.get(usize::from(slot.listener));
+        let name = name.map_or("", String::as_str);
+        self.journal.ended(self.now, name, handle, &slot, &close);
         drop(slot);
         self.wake_listeners();
     }

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
 
+use super::held::Held;
 use super::{Pending, Slot, Timer, Worker};
 use crate::net::{Conn, ConnKey, Listener, ListenerKey, Network, Place, Ready, Stream};
 use crate::reactor::SessionKey;
@@ -21,7 +21,9 @@ impl<N: Network> Worker<N> {
         service: usize,
         number: usize,
     ) -> io::Result<()> {
-        let listener = Listener::new(socket, listen.to_string().into(), service, number);
+        let name = u16::try_from(self.names.len()).unwrap_or(u16::MAX);
+        self.names.push(listen.to_string());
+        let listener = Listener::new(socket, name, service, number);
         let Ok(key) = self.listeners.insert(listener) else {
             return Err(io::Error::other("too many listeners"));
         };
@@ -52,7 +54,7 @@ impl<N: Network> Worker<N> {
                     let from = From {
                         service: listener.service,
                         number: listener.number,
-                        name: Rc::clone(&listener.name),
+                        name: listener.name,
                     };
                     self.welcome(stream, peer, from, place);
                 }
@@ -93,7 +95,7 @@ impl<N: Network> Worker<N> {
         let slot = Slot {
             session: Some(seat.accept(from.number)),
             listener: from.name,
-            conns: Vec::new(),
+            conns: Held::default(),
             timers: [None; TIMERS],
             peer,
             opened: self.now,
@@ -104,7 +106,7 @@ impl<N: Network> Worker<N> {
             self.setup.counters.add(Metric::Shed, 1);
             return;
         };
-        match self.adopt(session, Conn::new(stream, peer, false)) {
+        match self.adopt(session, Conn::new(stream, false)) {
             Ok(conn) => self.deliver(session, Event::Accepted { conn, peer }),
             Err(error) => {
                 let cause = Cause::Io("watch", error.kind());
@@ -127,7 +129,7 @@ impl<N: Network> Worker<N> {
             return Err(error);
         }
         if let Some(slot) = self.sessions.get_mut(session) {
-            slot.conns.push(key);
+            slot.conns.insert(key);
         }
         Ok(key)
     }
@@ -141,7 +143,7 @@ impl<N: Network> Worker<N> {
         listener.rest = self.wheel.arm(self.now, pause, Timer::Rest(key));
         self.resting += 1;
         self.setup.counters.add(Metric::Rested, 1);
-        let name = Rc::clone(&listener.name);
+        let name = &self.names[usize::from(listener.name)];
         self.journal.warn(self.now, "accept", || {
             format!("{name} accepting again in {pause:?}: {why}")
         });
@@ -203,7 +205,7 @@ impl<N: Network> Worker<N> {
     ) {
         self.setup.counters.add(Metric::Dialled, 1);
         let dialled = self.network.dial(to).and_then(|stream| {
-            let mut conn = Conn::new(stream, to, true);
+            let mut conn = Conn::new(stream, true);
             conn.tag = tag;
             self.adopt(session, conn)
         });
@@ -283,7 +285,7 @@ impl<N: Network> Worker<N> {
             return;
         }
         match conn.link {
-            Some((link, side)) => self.advance_link(link, side),
+            Some((link, side)) => self.advance_link(link, usize::from(side)),
             None => {
                 self.flush(key);
                 self.read(key);
@@ -407,7 +409,7 @@ impl<N: Network> Worker<N> {
         if let Some(owner) = conn.owner
             && let Some(slot) = self.sessions.get_mut(owner)
         {
-            slot.conns.retain(|&held| held != key);
+            slot.conns.remove(key);
         }
         drop(conn);
         self.wake_listeners();
@@ -418,7 +420,7 @@ impl<N: Network> Worker<N> {
 struct From {
     service: usize,
     number: usize,
-    name: Rc<str>,
+    name: u16,
 }
 
 /// An accept that failed for the sake of the connection that was to be taken; the next may do.
