@@ -376,9 +376,8 @@ impl<N: Network> Worker<N> {
                 conn.tell_drained = false;
                 self.deliver(owner, Event::Drained { conn: key });
             }
-            Some(_) => conn.tell_drained |= conn.tx.len() > TX_LOW,
             None if conn.tx.is_empty() && (conn.ended || !conn.can_read) => self.discard(key),
-            None => {}
+            _ => {}
         }
     }
 
@@ -441,4 +440,4 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 const RX_HOLD: usize = 64 * 1024;
 
 /// A session that queued more than this is told when the queue has fallen to it.
-const TX_LOW: usize = 64 * 1024;
+pub(super) const TX_LOW: usize = 64 * 1024;
