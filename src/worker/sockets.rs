@@ -166,7 +166,9 @@ impl<N: Network> Worker<N> {
         let Some(listener) = self.listeners.get_mut(key) else {
             return;
         };
-        listener.rest = None;
+        if listener.rest.take().is_none() {
+            return; // Woken by an earlier timer of this very pass, as a place became free.
+        }
         self.resting -= 1;
         self.network.restore_reserve();
         self.accept(key);
