@@ -66,7 +66,7 @@ fn pair(house: &mut House, first: &[u8]) -> (usize, usize) {
 /// Both ends send, read, stall and end at random; every byte arrives, in order, both ways.
 #[test]
 fn a_relay_loses_nothing_whatever_the_pieces_and_stalls() {
-    seeds(300, |seed| {
+    seeds(100, |seed| {
         let mut house = house(seed, Shape::default());
         let (client, backend) = pair(&mut house, b"-");
         let mut sent = [b"-".to_vec(), Vec::new()];

@@ -71,7 +71,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    fn new(peer: SocketAddr, connecting: bool) -> Self {
+    fn new(peer: SocketAddr, connecting: bool, send_room: usize) -> Self {
         Self {
             peer,
             key: None,
@@ -83,7 +83,7 @@ impl Socket {
             connecting,
             refused: false,
             outbound: VecDeque::new(),
-            send_room: SEND_BUFFER,
+            send_room,
             received: Vec::new(),
             shut: false,
             closed: false,
@@ -103,6 +103,16 @@ impl Socket {
         self.connecting
     }
 
+    /// How many bytes the engine has written.
+    pub fn emitted(&self) -> usize {
+        self.received.len() + self.outbound.len()
+    }
+
+    /// Everything that the peer has sent so far has arrived.
+    pub fn is_delivered(&self) -> bool {
+        self.wire.is_empty()
+    }
+
     fn has_news(&self) -> bool {
         self.key.is_some() && !self.closed && (self.readable || self.writable)
     }
@@ -120,6 +130,8 @@ pub struct World {
     pub accept_calls: usize,
     /// Percent of connects and watches that fail at once.
     pub failures: usize,
+    /// What the kernel takes from the engine before the peer reads, for sockets to come.
+    pub send_room: usize,
 }
 
 pub type Shared = Rc<RefCell<World>>;
@@ -135,6 +147,7 @@ impl World {
             accept_errors: VecDeque::new(),
             accept_calls: 0,
             failures: 0,
+            send_room: SEND_BUFFER,
         }))
     }
 
@@ -143,7 +156,7 @@ impl World {
         let id = self.sockets.len();
         let port = 1024 + (id % 60_000) as u16;
         let peer = SocketAddr::from(([10, 1, 0, 1], port));
-        self.sockets.push(Socket::new(peer, false));
+        self.sockets.push(Socket::new(peer, false, self.send_room));
         self.backlog.push_back(id);
         self.backlog_news = true;
         id
@@ -210,6 +223,11 @@ impl World {
             self.deliver(id, usize::MAX);
             self.receive(id, usize::MAX);
         }
+    }
+
+    /// Something became ready that [`World::ready`] has not told yet.
+    pub fn has_news(&self) -> bool {
+        self.sockets.iter().any(Socket::has_news) || (self.backlog_news && self.listener.is_some())
     }
 
     /// A part of what became ready, in a random order, each thing once.
@@ -372,7 +390,8 @@ impl Network for SimNetwork {
             if world.random.chance(failures) {
                 return Err(io::ErrorKind::AddrNotAvailable.into());
             }
-            world.sockets.push(Socket::new(to, true));
+            let room = world.send_room;
+            world.sockets.push(Socket::new(to, true, room));
             world.sockets.len() - 1
         };
         Ok(self.stream(id))
