@@ -99,18 +99,14 @@ impl Socket {
         (self.shut || self.closed) && self.outbound.is_empty()
     }
 
-    pub fn is_connecting(&self) -> bool {
-        self.connecting
-    }
-
     /// How many bytes the engine has written.
     pub fn emitted(&self) -> usize {
         self.received.len() + self.outbound.len()
     }
 
-    /// Everything that the peer has sent so far has arrived.
-    pub fn is_delivered(&self) -> bool {
-        self.wire.is_empty()
+    /// How many bytes of the peer are still on the way.
+    pub fn undelivered(&self) -> usize {
+        self.wire.len()
     }
 
     fn has_news(&self) -> bool {
