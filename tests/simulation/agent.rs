@@ -280,6 +280,23 @@ fn draining_lets_relays_go_on_and_half_a_frame_be_finished() {
     assert!(house.worker.is_done());
 }
 
+/// The update is on disk, the letter about it lies in the box, and the loop comes too late for both.
+#[test]
+fn a_query_whose_time_is_over_still_finds_what_has_been_stored() {
+    let mut house = house(1, Shape::default(), Vec::new());
+    let waiting = client(&mut house, &query(Dialect::Stock, b"a", b"s", 2));
+    house.settle();
+    let updater = client(&mut house, &set(Dialect::Stock, b"a", b"s", b"v"));
+    house.world.borrow_mut().deliver(updater, usize::MAX);
+    house.quiesce();
+    house.serve_questions(1);
+    house.now += Duration::from_secs(3);
+    house.settle();
+    let received = house.world.borrow().sockets[waiting].received.clone();
+    assert_eq!(replies(&received, Dialect::Stock), [(0, b"v".to_vec())]);
+    house.assert_empty();
+}
+
 /// The first to come finds the first host refusing; whoever comes soon after is spared the try.
 #[test]
 fn a_host_that_refused_is_passed_over_for_a_while() {

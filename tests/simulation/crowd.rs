@@ -25,6 +25,8 @@ struct Crowd {
     backends: Vec<Backend>,
     /// What was noticed of each socket of the world.
     notes: Vec<Note>,
+    /// Ends of moments in which the control thread had no question left.
+    caught_up: Vec<Instant>,
     weather: Weather,
 }
 
@@ -114,6 +116,7 @@ impl Crowd {
             clients,
             backends: Vec::new(),
             notes: Vec::new(),
+            caught_up: Vec::new(),
             weather,
         }
     }
@@ -294,12 +297,19 @@ impl Crowd {
     /// Time passes; what arrives at the new time is told in the same turn as the timers.
     fn pass(&mut self) {
         self.quiesce();
+        self.end_moment();
         let most = [5, 20, 100, 100, 500, 3_000][self.random.below(6)];
         let most = Duration::from_millis(1 + self.random.below(most) as u64);
         let rest = self.house.worker.rest().unwrap_or(most);
         self.house.now += rest.min(most).max(Duration::from_millis(1));
         self.deliver();
         self.turn();
+    }
+
+    fn end_moment(&mut self) {
+        if self.house.has_caught_up() {
+            self.caught_up.push(self.house.now);
+        }
     }
 
     fn quiesce(&mut self) {
@@ -342,6 +352,7 @@ impl Crowd {
         }
         for _ in 0..2_000 {
             self.rush();
+            self.end_moment();
             let left = self.house.worker.holdings();
             if self.house.worker.sessions() == 0 && left == Default::default() {
                 return;

@@ -127,6 +127,11 @@ impl House {
         self.turn();
     }
 
+    /// The control thread has been given every question.
+    pub fn has_caught_up(&self) -> bool {
+        self.questions.is_empty()
+    }
+
     /// Turns until all that is ready has been told and done; time stands still.
     pub fn quiesce(&mut self) {
         for _ in 0..10_000 {
