@@ -223,7 +223,7 @@ impl Crowd {
                 continue;
             }
             let handshake = note.since + HANDSHAKE;
-            let is_late = note.delivered.is_none_or(|at| at > handshake);
+            let is_late = note.delivered.is_none_or(|at| at >= handshake);
             if client.plan.is_sound() && is_late && note.closed >= Some(handshake) {
                 continue; // Its request came so slowly that a deadline may have been over before.
             }
