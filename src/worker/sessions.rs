@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::sockets::TX_LOW;
 use super::{Pending, Timer, Worker};
 use crate::buffer::Pool;
 use crate::control::{Reply, Request};
@@ -23,6 +24,9 @@ impl<S: Stream> Outlets for Wires<'_, S> {
             return; // It broke in this turn; the session will hear of it.
         };
         conn.tx.push(bytes, self.pool);
+        // Noted here and not after a write: the socket may take all of it at once, and a session
+        // that has paused because of it would hear nothing.
+        conn.tell_drained |= conn.tx.len() > TX_LOW;
         if !conn.dirty {
             conn.dirty = true;
             self.dirty.push(key);

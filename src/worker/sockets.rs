@@ -169,7 +169,9 @@ impl<N: Network> Worker<N> {
         let Some(listener) = self.listeners.get_mut(key) else {
             return;
         };
-        listener.rest = None;
+        if listener.rest.take().is_none() {
+            return; // Woken by an earlier timer of this very pass, as a place became free.
+        }
         self.resting -= 1;
         self.network.restore_reserve();
         self.accept(key);
@@ -382,9 +384,8 @@ impl<N: Network> Worker<N> {
                 conn.tell_drained = false;
                 self.deliver(owner, Event::Drained { conn: key });
             }
-            Some(_) => {}
             None if conn.tx.is_empty() && (conn.ended || !conn.can_read) => self.discard(key),
-            None => {}
+            _ => {}
         }
     }
 
@@ -447,4 +448,4 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 const RX_HOLD: usize = 64 * 1024;
 
 /// A session that queued more than this is told when the queue has fallen to it.
-const TX_LOW: usize = 64 * 1024;
+pub(super) const TX_LOW: usize = 64 * 1024;

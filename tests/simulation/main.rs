@@ -12,6 +12,7 @@
 )]
 
 mod agent;
+mod crowd;
 mod engine;
 mod house;
 mod world;
