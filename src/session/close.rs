@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use super::{RelayEnd, Relayed};
 use crate::wire::WireError;
 
 /// Why a session ended.
@@ -111,6 +112,19 @@ impl From<WireError> for Close {
     /// Frames come from downstream in every protocol that has frames at this point.
     fn from(error: WireError) -> Self {
         Self::downstream(Cause::Wire(error))
+    }
+}
+
+impl From<Relayed> for Close {
+    /// The end of a session that did nothing but relay from then on, the first of the relay's two
+    /// connections being the downstream one.
+    fn from(relayed: Relayed) -> Self {
+        match relayed.end {
+            RelayEnd::Finished => Self::finished(),
+            RelayEnd::Idle => Self::own(Cause::Deadline("idle")),
+            RelayEnd::Broken(0, why) => Self::downstream(Cause::Io("relay", why)),
+            RelayEnd::Broken(_, why) => Self::upstream(Cause::Io("relay", why)),
+        }
     }
 }
 
