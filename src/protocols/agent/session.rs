@@ -132,8 +132,7 @@ impl Session for AgentSession {
             (Some(way), State::Dialling { dialling, .. }) => {
                 let target = dialling.target();
                 let (service, field) = (&way.service, &way.field);
-                let (host, port) = (&target.host, target.port);
-                write!(out, " service={service} field={field} to={host}:{port}")
+                write!(out, " service={service} field={field} to={target}")
             }
             (Some(way), _) => write!(out, " service={} field={}", way.service, way.field),
             _ => write!(out, " frames={}", self.frames),
