@@ -1,11 +1,14 @@
-//! Memory for bytes in flight: a pool of fixed blocks with a budget, and rings made of them.
+//! Memory for bytes in flight: a pool of fixed blocks with a budget, rings made of them, and
+//! kernel pipes on loan.
 //!
 //! A connection that has nothing to read or write holds no block. The budget bounds what peers
 //! can make a worker hold: when it is used up reading pauses; what the worker itself has to say
 //! is still queued, as each role bounds that by the size of its own frames.
 
+mod pipe;
 mod ring;
 
+pub use pipe::{Loan, Pipes};
 pub use ring::{Filled, Ring};
 
 /// The bytes of one block. Large enough that a full read announces bulk, small enough that ten

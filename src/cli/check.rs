@@ -74,10 +74,11 @@ fn limits(out: &mut String, limits: &Limits) -> fmt::Result {
     row("max_connections", connections)?;
     row("max_connections_per_ip", per_ip)?;
     row("max_buffer_memory", show_size(limits.max_buffer_memory))?;
-    let times: [(&str, Duration); 6] = [
+    let times: [(&str, Duration); 7] = [
         ("handshake_timeout", limits.handshake_timeout),
         ("connect_timeout", limits.connect_timeout),
         ("idle_timeout", limits.idle_timeout),
+        ("user_timeout", limits.user_timeout),
         ("drain_timeout", limits.drain_timeout),
         ("resolve_ttl", limits.resolve_ttl),
         ("resolve_timeout", limits.resolve_timeout),

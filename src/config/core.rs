@@ -14,8 +14,26 @@ pub struct Core {
     pub pin: bool,
     /// The folder of the embedded store; created when missing.
     pub data_dir: PathBuf,
+    /// How relayed bytes are moved.
+    pub relay: Way,
+    /// Bytes of one kernel pipe.
+    pub pipe_size: u64,
+    /// How long an idle worker polls before it sleeps.
+    pub spin: Duration,
     /// What protects the machine.
     pub limits: Limits,
+}
+
+/// How the bytes of relayed pairs are moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// By what each direction of a pair does.
+    #[default]
+    Auto,
+    /// Always through user space.
+    Copy,
+    /// Always through kernel pipes, as far as there are any.
+    Splice,
 }
 
 /// Bounds that hold for the whole server.
@@ -31,6 +49,8 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// How long a relay may carry nothing in either direction.
     pub idle_timeout: Duration,
+    /// How long sent bytes may stay unacknowledged before the connection counts as lost.
+    pub user_timeout: Duration,
     /// How long a stopping server waits for what is open.
     pub drain_timeout: Duration,
     /// Bytes of relay buffers in all.
@@ -49,12 +69,20 @@ impl Core {
             workers: settings.count("workers"),
             pin: settings.switch("pin"),
             data_dir: settings.path("data_dir"),
+            relay: match settings.choice("relay") {
+                "copy" => Way::Copy,
+                "splice" => Way::Splice,
+                _ => Way::Auto,
+            },
+            pipe_size: settings.size("pipe_size"),
+            spin: settings.time("spin"),
             limits: Limits {
                 max_connections: settings.count("limits.max_connections"),
                 max_connections_per_ip: settings.count("limits.max_connections_per_ip"),
                 handshake_timeout: settings.time("limits.handshake_timeout"),
                 connect_timeout: settings.time("limits.connect_timeout"),
                 idle_timeout: settings.time("limits.idle_timeout"),
+                user_timeout: settings.time("limits.user_timeout"),
                 drain_timeout: settings.time("limits.drain_timeout"),
                 max_buffer_memory: settings.size("limits.max_buffer_memory"),
                 resolve_ttl: settings.time("limits.resolve_ttl"),
@@ -100,6 +128,33 @@ pub const KEYS: &[Key] = &[
     )
     .flag("store"),
     Key::new(
+        "relay",
+        Kind::Choice(&["auto", "copy", "splice"]),
+        "auto",
+        "how relayed bytes are moved: by what each pair does, copied, or spliced",
+    )
+    .flag("relay"),
+    Key::new(
+        "pipe_size",
+        Kind::Size {
+            least: 64 << 10,
+            most: 1 << 20,
+        },
+        "1M",
+        "kernel pipe of a spliced pair, as far as the system allows",
+    )
+    .flag("pipe-size"),
+    Key::new(
+        "spin",
+        Kind::Time {
+            least: Duration::ZERO,
+            most: Duration::from_millis(1),
+        },
+        "0s",
+        "how long an idle worker polls before it sleeps, for latency; 20us is a good value",
+    )
+    .flag("spin"),
+    Key::new(
         "limits.max_connections",
         CONNECTIONS,
         "0",
@@ -134,6 +189,13 @@ pub const KEYS: &[Key] = &[
         "how long a relay may carry nothing either way",
     )
     .flag("idle-timeout"),
+    Key::new(
+        "limits.user_timeout",
+        TIMEOUT,
+        "2m",
+        "how long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT)",
+    )
+    .flag("user-timeout"),
     Key::new(
         "limits.drain_timeout",
         PAUSE,

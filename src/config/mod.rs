@@ -28,7 +28,7 @@ mod services;
 mod settings;
 mod value;
 
-pub use self::core::{Core, KEYS, Limits};
+pub use self::core::{Core, KEYS, Limits, Way};
 pub use file::{Entry, Item, Value};
 pub use key::{Key, Kind, variable};
 pub use mistake::{Mistake, Place, Position, plain};

@@ -17,15 +17,16 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         )
     };
     let number: u64 = number.parse().map_err(|_| wrong())?;
-    let milliseconds = match unit {
+    let microseconds = match unit {
         "" => return Err(bare_duration(i128::from(number))),
-        "ms" => Some(number),
-        "s" => number.checked_mul(1_000),
-        "m" => number.checked_mul(60_000),
-        "h" => number.checked_mul(3_600_000),
+        "us" => Some(number),
+        "ms" => number.checked_mul(1_000),
+        "s" => number.checked_mul(1_000_000),
+        "m" => number.checked_mul(60_000_000),
+        "h" => number.checked_mul(3_600_000_000),
         _ => return Err(wrong()),
     };
-    milliseconds.map(Duration::from_millis).ok_or_else(wrong)
+    microseconds.map(Duration::from_micros).ok_or_else(wrong)
 }
 
 /// What to say about a number that stands where a duration should.

@@ -7,8 +7,9 @@
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
@@ -59,16 +60,34 @@ pub fn open(options: SocketOptions) -> io::Result<(Poller, Kernel, Arc<dyn Bell>
 
 impl Poller {
     /// Sleeps until something is ready or `timeout` has passed (rounded up to a millisecond), and
-    /// gives what is ready, at most [`EVENTS`] things.
+    /// gives what is ready, at most [`EVENTS`] things. Before it sleeps it looks again and again
+    /// for as long as `spin`: that saves the time that falling asleep and waking up take.
     pub fn wait(
         &mut self,
         timeout: Option<Duration>,
+        spin: Duration,
     ) -> io::Result<impl Iterator<Item = Ready> + '_> {
-        match self.poll.poll(&mut self.events, timeout) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-            _ => {}
+        let sleeps = timeout.is_none_or(|timeout| !timeout.is_zero());
+        if sleeps && !spin.is_zero() {
+            let end = Instant::now() + spin;
+            loop {
+                self.poll(Some(Duration::ZERO))?;
+                if !self.events.is_empty() || Instant::now() >= end {
+                    break;
+                }
+            }
+        }
+        if spin.is_zero() || !sleeps || self.events.is_empty() {
+            self.poll(timeout)?;
         }
         Ok(self.events.iter().filter_map(ready))
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -109,9 +128,28 @@ impl Network for Kernel {
             self.reserve = sys::reserve_descriptor().ok();
         }
     }
+
+    fn pipe(&mut self, capacity: usize) -> io::Result<KernelPipe> {
+        let (reading, writing) = sys::pipe()?;
+        // A user whose share of pipe pages is used up is refused the size, and a new pipe may be
+        // as small as two pages: then copying is the better way.
+        let given = sys::set_pipe_capacity(writing.as_fd(), capacity)?;
+        if given < capacity / 2 {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        Ok(KernelPipe { reading, writing })
+    }
+}
+
+/// Both ends of a kernel pipe.
+pub struct KernelPipe {
+    reading: OwnedFd,
+    writing: OwnedFd,
 }
 
 impl Stream for TcpStream {
+    type Pipe = KernelPipe;
+
     fn read(&mut self, into: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         self.read_vectored(into)
     }
@@ -134,6 +172,20 @@ impl Stream for TcpStream {
     fn abort(&mut self) {
         // Failing means that the socket is gone already.
         let _ = SockRef::from(&*self).set_linger(Some(Duration::ZERO));
+    }
+
+    fn splice_in(&mut self, pipe: &mut KernelPipe, count: usize) -> io::Result<usize> {
+        sys::splice(self.as_fd(), pipe.writing.as_fd(), count, false)
+    }
+
+    fn splice_out(&mut self, pipe: &mut KernelPipe, count: usize, more: bool) -> io::Result<usize> {
+        sys::splice(pipe.reading.as_fd(), self.as_fd(), count, more)
+    }
+
+    fn push(&mut self) {
+        // Setting the option again sends what is held back, though it is set already. It fails
+        // only on a socket that is gone.
+        let _ = self.set_nodelay(true);
     }
 }
 
@@ -243,7 +295,10 @@ mod tests {
         let mut stream = kernel.dial(nobody).unwrap();
         let key = Key::from_parts(3, 5).unwrap();
         kernel.watch(&mut stream, key).unwrap();
-        let first = poller.wait(Some(Duration::from_secs(10))).unwrap().next();
+        let first = poller
+            .wait(Some(Duration::from_secs(10)), Duration::ZERO)
+            .unwrap()
+            .next();
         let ready = first.unwrap();
         assert_eq!(ready.whom, Watched::Conn(key));
         assert!(ready.writable && ready.hung_up);
@@ -257,7 +312,7 @@ mod tests {
         // A bell that is dropped is silent, so this thread keeps it, as a mailbox does.
         let rung = Arc::clone(&bell);
         let ringer = std::thread::spawn(move || rung.ring());
-        let got: Vec<_> = poller.wait(None).unwrap().collect();
+        let got: Vec<_> = poller.wait(None, Duration::ZERO).unwrap().collect();
         ringer.join().unwrap();
         assert_eq!(got.len(), 1);
         assert_eq!(got[0].whom, Watched::Bell);

@@ -13,12 +13,15 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 
 pub use conn::{Conn, ConnKey, ConnMark, LinkKey, LinkMark};
-pub use kernel::{Kernel, Poller, SocketOptions, bind, open, probe};
+pub use kernel::{Kernel, KernelPipe, Poller, SocketOptions, bind, open, probe};
 pub use listener::{Listener, ListenerKey, ListenerMark};
-pub use quota::{Place, Quota, Shed};
+pub use quota::{Place, Quota};
 
 /// One connected (or connecting) stream socket. Nothing here blocks.
 pub trait Stream {
+    /// What bulk bytes pass through without being copied to user space.
+    type Pipe;
+
     /// One vectored read. `Ok(0)` is the end of the stream.
     fn read(&mut self, into: &mut [IoSliceMut<'_>]) -> io::Result<usize>;
 
@@ -33,6 +36,17 @@ pub trait Stream {
 
     /// Makes the coming close a reset instead of a FIN.
     fn abort(&mut self);
+
+    /// Moves up to `count` bytes from the socket into the pipe. `Ok(0)` is the end of the stream;
+    /// `WouldBlock` means no bytes, or no room in a pipe that is not empty.
+    fn splice_in(&mut self, pipe: &mut Self::Pipe, count: usize) -> io::Result<usize>;
+
+    /// Moves up to `count` bytes from the pipe to the socket. With `more`, a last segment that is
+    /// not full may wait for the bytes that follow, or for [`Stream::push`].
+    fn splice_out(&mut self, pipe: &mut Self::Pipe, count: usize, more: bool) -> io::Result<usize>;
+
+    /// Sends what an earlier `more` has held back.
+    fn push(&mut self);
 }
 
 /// Where sockets come from.
@@ -61,6 +75,9 @@ pub trait Network {
 
     /// Takes a descriptor into reserve again, if one can be had.
     fn restore_reserve(&mut self);
+
+    /// A pipe for at least half of `capacity` bytes; an error when the system gives less.
+    fn pipe(&mut self, capacity: usize) -> io::Result<<Self::Stream as Stream>::Pipe>;
 }
 
 /// Something that became ready.

@@ -4,7 +4,6 @@
 //! relayed passes here, which is why a lock for the per-address counts is in order.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,24 +17,6 @@ pub struct Quota {
     used: AtomicUsize,
     /// Empty unless there is a cap for each address; an address leaves with its last connection.
     addresses: Mutex<HashMap<IpAddr, usize>>,
-}
-
-/// Why a connection gets no place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shed {
-    /// The server holds as many as it may.
-    Full,
-    /// This source address holds as many as it may.
-    AddressFull,
-}
-
-impl fmt::Display for Shed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Shed::Full => "max_connections reached",
-            Shed::AddressFull => "max_connections_per_ip reached",
-        })
-    }
 }
 
 impl Quota {
@@ -54,33 +35,36 @@ impl Quota {
         self.most
     }
 
-    /// True when the server holds as many connections as it may.
-    pub fn is_full(&self) -> bool {
-        self.used.load(Ordering::Relaxed) >= self.most
-    }
-
-    /// A place for one more connection from `from`; it is given back when dropped.
-    pub fn enter(self: &Arc<Self>, from: IpAddr) -> Result<Place, Shed> {
+    /// A place for one more connection, taken before it is accepted; it is given back when
+    /// dropped. `None` when the server holds as many as it may.
+    pub fn enter(self: &Arc<Self>) -> Option<Place> {
         if self.used.fetch_add(1, Ordering::Relaxed) >= self.most {
             self.used.fetch_sub(1, Ordering::Relaxed);
-            return Err(Shed::Full);
+            return None;
         }
-        let mut place = Place {
+        Some(Place {
             quota: Arc::clone(self),
             counted: None,
-        };
-        if self.most_per_address > 0 {
-            let mut addresses = self.addresses.lock();
-            let count = addresses.entry(from).or_default();
-            if *count >= self.most_per_address {
-                // The place is dropped behind the lock's end, and gives back the one taken above.
-                drop(addresses);
-                return Err(Shed::AddressFull);
-            }
-            *count += 1;
-            place.counted = Some(from);
+        })
+    }
+}
+
+impl Place {
+    /// Counts the connection for its source address too; false when that holds as many as it may.
+    pub fn admit(&mut self, from: IpAddr) -> bool {
+        if self.quota.most_per_address == 0 {
+            return true;
         }
-        Ok(place)
+        // An address is the same whether it came by an IPv4 or by a dual-stack listener.
+        let from = from.to_canonical();
+        let mut addresses = self.quota.addresses.lock();
+        let count = addresses.entry(from).or_default();
+        if *count >= self.quota.most_per_address {
+            return false;
+        }
+        *count += 1;
+        self.counted = Some(from);
+        true
     }
 }
 
@@ -112,15 +96,18 @@ mod tests {
     fn places_are_counted_in_all_and_by_address() {
         let quota = Arc::new(Quota::new(3, 2));
         let (one, two): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        let first = quota.enter(one).ok().unwrap();
-        let _second = quota.enter(one).ok().unwrap();
-        assert_eq!(quota.enter(one).err(), Some(Shed::AddressFull));
-        let _third = quota.enter(two).ok().unwrap();
-        assert!(quota.is_full());
-        assert_eq!(quota.enter(two).err(), Some(Shed::Full));
+        let mapped = "::ffff:10.0.0.1".parse().unwrap();
+        let mut first = quota.enter().unwrap();
+        let mut second = quota.enter().unwrap();
+        assert!(first.admit(one) && second.admit(mapped));
+        let mut third = quota.enter().unwrap();
+        assert!(!third.admit(one), "two are from there already");
+        assert!(third.admit(two));
+        assert!(quota.enter().is_none());
         drop(first);
-        assert!(quota.enter(one).is_ok());
-        assert_eq!(quota.used.load(Ordering::Relaxed), 2);
-        assert_eq!(quota.addresses.lock().len(), 2);
+        assert!(quota.enter().unwrap().admit(one));
+        drop((second, third));
+        assert_eq!(quota.used.load(Ordering::Relaxed), 0);
+        assert!(quota.addresses.lock().is_empty());
     }
 }

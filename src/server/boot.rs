@@ -51,15 +51,25 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
         names: resolver.names(),
         limits,
     };
+    let options = SocketOptions {
+        user_timeout: ground.limits.user_timeout,
+        keepalive: KEEPALIVE,
+    };
     let listens: Vec<_> = roles.iter().map(|role| role.listen()).collect();
-    let bound = listeners::bind_all(&listens, workers, SOCKETS)?;
+    let bound = listeners::bind_all(&listens, workers, options)?;
     let services: Vec<_> = roles.iter().map(|role| role.service(&ground)).collect();
     let quota = Arc::new(quota(&plan.core, workers, bound.len()));
     let records = ground.memory.records();
 
-    let crew = Crew::start(&plan.core, workers, services, &bound, &quota, |addresses| {
-        Control::new(store, resolver, addresses)
-    })?;
+    let crew = Crew::start(
+        &plan.core,
+        workers,
+        services,
+        &bound,
+        options,
+        &quota,
+        |addresses| Control::new(store, resolver, addresses),
+    )?;
     let watch = Watch::start(crew.stopper.clone())
         .map_err(|error| StartError::System("watch signals", error))?;
     listeners::announce(&bound, plan.address_file.as_deref())?;
@@ -87,11 +97,12 @@ impl Crew {
         workers: usize,
         services: Vec<Arc<dyn Service>>,
         bound: &[Bound],
+        options: SocketOptions,
         quota: &Arc<Quota>,
         control: impl FnOnce(Vec<Address<Letter>>) -> Control,
     ) -> Result<Self, StartError> {
         let desks = (0..workers)
-            .map(|_| Desk::open())
+            .map(|_| Desk::open(options))
             .collect::<io::Result<Vec<_>>>()
             .map_err(|error| StartError::System("create an event loop", error))?;
         let addresses = desks.iter().map(|desk| desk.address.clone()).collect();
@@ -117,6 +128,9 @@ impl Crew {
                 listeners: bound.iter().filter_map(|at| at.share(number)).collect(),
                 limits: core.limits.clone(),
                 buffer_memory: core.limits.max_buffer_memory as usize / workers,
+                way: core.relay,
+                spin: core.spin,
+                pipe_size: core.pipe_size as usize,
                 questions: questions.clone(),
                 phase: Arc::clone(&phase),
                 quota: Arc::clone(quota),
@@ -155,8 +169,8 @@ struct Desk {
 }
 
 impl Desk {
-    fn open() -> io::Result<Self> {
-        let (poller, kernel, bell) = net::open(SOCKETS)?;
+    fn open(options: SocketOptions) -> io::Result<Self> {
+        let (poller, kernel, bell) = net::open(options)?;
         let (address, mailbox) = mailbox(LETTERS, Arc::clone(&bell));
         Ok(Self {
             poller,
@@ -212,11 +226,8 @@ fn farewell(counters: &[Arc<Counters>]) {
     );
 }
 
-/// How long sent bytes may stay unacknowledged, and after how much silence the kernel probes.
-const SOCKETS: SocketOptions = SocketOptions {
-    user_timeout: Duration::from_secs(120),
-    keepalive: Duration::from_secs(60),
-};
+/// After how much silence the kernel asks whether a peer is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Questions that may wait for the control thread; one more is answered "busy".
 const QUESTIONS: usize = 65_536;

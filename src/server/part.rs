@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -10,7 +10,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::StartError;
 use super::listeners::Share;
 use super::signals::Stopper;
-use crate::config::Limits;
+use crate::config::{Limits, Way};
 use crate::control::{Letter, Request};
 use crate::net::{Kernel, Poller, Quota};
 use crate::reactor::Mailbox;
@@ -30,6 +30,9 @@ pub(super) struct Part {
     pub(super) listeners: Vec<Share>,
     pub(super) limits: Limits,
     pub(super) buffer_memory: usize,
+    pub(super) way: Way,
+    pub(super) spin: Duration,
+    pub(super) pipe_size: usize,
     pub(super) questions: Sender<Request>,
     pub(super) phase: Arc<Phase>,
     pub(super) quota: Arc<Quota>,
@@ -64,6 +67,8 @@ impl Part {
             idle_timeout: self.limits.idle_timeout,
             drain_timeout: self.limits.drain_timeout,
             buffer_memory: self.buffer_memory,
+            way: self.way,
+            pipe_size: self.pipe_size,
             seed: seed(),
             control: self.questions,
             mailbox: self.mailbox,
@@ -84,8 +89,9 @@ impl Part {
                 return;
             }
         }
+        let spin = self.spin;
         while !worker.is_done() {
-            match poller.wait(worker.rest()) {
+            match poller.wait(worker.rest(), spin) {
                 Ok(ready) => worker.turn(Instant::now(), ready),
                 Err(error) => {
                     log::error!("worker {core} cannot wait for events: {error}");

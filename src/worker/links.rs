@@ -5,7 +5,7 @@ use std::io;
 use super::{Pending, TURN_BYTES, Timer, Worker};
 use crate::net::{ConnKey, LinkKey, Network, Stream};
 use crate::reactor::SessionKey;
-use crate::relay::{Direction, Link, Pumped, pump};
+use crate::relay::{Direction, Link, Means, Pumped};
 use crate::session::{RelayEnd, Relayed};
 use crate::stats::Metric;
 
@@ -22,7 +22,10 @@ impl<N: Network> Worker<N> {
         let link = Link {
             conns: [a, b],
             session,
-            directions: [Direction::default(), Direction::default()],
+            directions: [
+                Direction::new(self.setup.way),
+                Direction::new(self.setup.way),
+            ],
             broken: None,
             active: self.now,
             timer: None,
@@ -72,7 +75,13 @@ impl<N: Network> Worker<N> {
         let (source, target) = self.conns.get2_mut(source_key, target_key)?;
         let direction = &mut link.directions[from];
         let before = direction.moved;
-        let pumped = pump(direction, source, target, &mut self.pool, TURN_BYTES);
+        let mut means = Means {
+            pool: &mut self.pool,
+            pipes: &mut self.pipes,
+            network: &mut self.network,
+            way: self.setup.way,
+        };
+        let pumped = direction.pump(source, target, &mut means, TURN_BYTES);
         if direction.moved != before {
             link.active = self.now;
             let moved = direction.moved - before;
@@ -87,6 +96,7 @@ impl<N: Network> Worker<N> {
             return true;
         };
         link.directions[from].ended = true;
+        link.directions[from].release(&mut self.pipes);
         link.broken.get_or_insert((1 - from, why));
         if let Some(target) = self.conns.get_mut(link.conns[1 - from]) {
             target.tx.clear(&mut self.pool);
@@ -141,9 +151,12 @@ impl<N: Network> Worker<N> {
 
     /// Forgets a pair; its connections are on their own again.
     pub(super) fn unlink(&mut self, key: LinkKey) {
-        let Some(link) = self.links.remove(key) else {
+        let Some(mut link) = self.links.remove(key) else {
             return;
         };
+        for direction in &mut link.directions {
+            direction.release(&mut self.pipes);
+        }
         if let Some(timer) = link.timer {
             self.wheel.cancel(timer);
         }

@@ -31,11 +31,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use self::log::Journal;
-use crate::buffer::Pool;
+use crate::buffer::{Pipes, Pool};
+use crate::config::Way;
 use crate::control::{Letter, Reply, Request};
 use crate::net::{
     Conn, ConnKey, ConnMark, LinkKey, LinkMark, Listener, ListenerKey, ListenerMark, Network,
-    Place, Quota, Ready, Watched,
+    Place, Quota, Ready, Stream, Watched,
 };
 use crate::reactor::{Mailbox, SessionKey, SessionMark, Table, TimerKey, Wheel};
 use crate::relay::Link;
@@ -50,8 +51,12 @@ pub struct Setup {
     pub idle_timeout: Duration,
     /// Longest wait for open sessions when the server stops.
     pub drain_timeout: Duration,
-    /// Bytes that may wait in this core's rings.
+    /// Bytes that may wait on this core, half of them in rings, half in kernel pipes.
     pub buffer_memory: usize,
+    /// How relayed bytes are moved.
+    pub way: Way,
+    /// Bytes of one kernel pipe; 0 for none.
+    pub pipe_size: usize,
     /// Seeds the masks and the like; not zero.
     pub seed: u64,
     /// Where questions to the control thread go.
@@ -91,6 +96,8 @@ impl Phase {
 const DRAINING: u8 = 1;
 const STOPPING: u8 = 2;
 
+type PipeOf<N> = <<N as Network>::Stream as Stream>::Pipe;
+
 /// One core of the server.
 pub struct Worker<N: Network> {
     network: N,
@@ -103,9 +110,10 @@ pub struct Worker<N: Network> {
     listeners: Table<Listener<N::Listener>, ListenerMark>,
     conns: Table<Conn<N::Stream>, ConnMark>,
     sessions: Table<Slot, SessionMark>,
-    links: Table<Link, LinkMark>,
+    links: Table<Link<PipeOf<N>>, LinkMark>,
     wheel: Wheel<Timer>,
     pool: Pool,
+    pipes: Pipes<PipeOf<N>>,
     actions: Vec<Action>,
     /// Events that actions gave rise to.
     pending: VecDeque<Pending>,
@@ -133,6 +141,8 @@ pub struct Holdings {
     pub timers: usize,
     /// Buffer blocks lent out.
     pub blocks: usize,
+    /// Kernel pipes lent out.
+    pub pipes: usize,
 }
 
 /// One session's place in the table.
@@ -183,7 +193,8 @@ impl<N: Network> Worker<N> {
             sessions: Table::new(most),
             links: Table::new(most),
             wheel: Wheel::new(now),
-            pool: Pool::new(setup.buffer_memory),
+            pool: Pool::new(setup.buffer_memory / 2),
+            pipes: Pipes::new(setup.buffer_memory / 2, setup.pipe_size),
             actions: Vec::new(),
             pending: VecDeque::new(),
             again: VecDeque::new(),
@@ -249,6 +260,7 @@ impl<N: Network> Worker<N> {
             links: self.links.len(),
             timers: self.wheel.len(),
             blocks: self.pool.lent(),
+            pipes: self.pipes.lent(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::{Pending, Slot, Timer, Worker};
-use crate::net::{Conn, ConnKey, Listener, ListenerKey, Network, Ready, Shed, Stream};
+use crate::net::{Conn, ConnKey, Listener, ListenerKey, Network, Place, Ready, Stream};
 use crate::reactor::SessionKey;
 use crate::session::{Cause, Close, Event, Listen, TIMERS};
 use crate::stats::Metric;
@@ -41,19 +41,20 @@ impl<N: Network> Worker<N> {
             if listener.rest.is_some() {
                 return;
             }
-            if self.setup.quota.is_full() {
+            let Some(place) = self.setup.quota.enter() else {
                 // Waiting in the backlog, a client is served as soon as a place is free.
                 return self.rest_listener(key, "max_connections reached");
-            }
+            };
             match self.network.accept(&mut listener.socket) {
                 Ok((stream, peer)) => {
                     listener.accepted();
+                    self.network.restore_reserve();
                     let from = From {
                         service: listener.service,
                         number: listener.number,
                         name: Rc::clone(&listener.name),
                     };
-                    self.welcome(stream, peer, from);
+                    self.welcome(stream, peer, from, place);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     listener.can_accept = false;
@@ -75,17 +76,14 @@ impl<N: Network> Worker<N> {
     }
 
     /// Makes a session for an accepted connection.
-    fn welcome(&mut self, stream: N::Stream, peer: SocketAddr, from: From) {
+    fn welcome(&mut self, stream: N::Stream, peer: SocketAddr, from: From, mut place: Place) {
         self.setup.counters.add(Metric::Accepted, 1);
-        let place = match self.setup.quota.enter(peer.ip()) {
-            Ok(place) => place,
-            Err(shed @ (Shed::Full | Shed::AddressFull)) => {
-                self.setup.counters.add(Metric::Shed, 1);
-                self.journal
-                    .warn(self.now, "shed", || format!("from={peer} refused: {shed}"));
-                return;
-            }
-        };
+        if !place.admit(peer.ip()) {
+            self.setup.counters.add(Metric::Shed, 1);
+            return self.journal.warn(self.now, "shed", || {
+                format!("{} from={peer} refused: max_connections_per_ip reached", from.name)
+            });
+        }
         let Some(seat) = self.setup.seats.get_mut(from.service) else {
             return;
         };
@@ -178,6 +176,7 @@ impl<N: Network> Worker<N> {
             return;
         }
         self.resting = 0;
+        self.network.restore_reserve();
         for key in self.listeners.keys() {
             if let Some(listener) = self.listeners.get_mut(key)
                 && let Some(timer) = listener.rest.take()
@@ -367,6 +366,8 @@ impl<N: Network> Worker<N> {
         if conn.connecting || conn.link.is_some() {
             return self.advance(key);
         }
+        // A session that saw so much queued may have held back, even when all of it leaves now.
+        conn.tell_drained |= conn.tx.len() > TX_LOW;
         let outcome = conn.flush(&mut self.pool);
         if let Err(error) = outcome {
             return self.lose(key, error.kind());
@@ -376,7 +377,7 @@ impl<N: Network> Worker<N> {
                 conn.tell_drained = false;
                 self.deliver(owner, Event::Drained { conn: key });
             }
-            Some(_) => conn.tell_drained |= conn.tx.len() > TX_LOW,
+            Some(_) => {}
             None if conn.tx.is_empty() && (conn.ended || !conn.can_read) => self.discard(key),
             None => {}
         }

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use towpath::config::Way;
 use towpath::net::ConnKey;
 use towpath::session::{Cause, Close, Cx, Event, Seat, Session};
 use towpath::stats::Metric;
@@ -67,8 +68,14 @@ fn pair(house: &mut House, first: &[u8]) -> (usize, usize) {
 #[test]
 fn a_relay_loses_nothing_whatever_the_pieces_and_stalls() {
     seeds(300, |seed| {
-        let mut house = house(seed, Shape::default());
+        let shape = Shape {
+            way: [Way::Auto, Way::Copy, Way::Splice][seed as usize % 3],
+            ..Shape::default()
+        };
+        let mut house = house(seed, shape);
         let (client, backend) = pair(&mut house, b"-");
+        // From here on some pipes cannot be made.
+        house.world.borrow_mut().failures = 30;
         let mut sent = [b"-".to_vec(), Vec::new()];
         let ends = [client, backend];
         let mut ended = [false; 2];

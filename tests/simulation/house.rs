@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
+use towpath::config::Way;
 use towpath::control::resolver::{Lookup, Names, Resolver};
 use towpath::control::{Control, Request};
 use towpath::net::Quota;
@@ -43,6 +44,7 @@ pub struct Shape {
     pub most: usize,
     pub buffer_memory: usize,
     pub questions: usize,
+    pub way: Way,
 }
 
 impl Default for Shape {
@@ -51,6 +53,7 @@ impl Default for Shape {
             most: 10_000,
             buffer_memory: 64 << 20,
             questions: 10_000,
+            way: Way::Auto,
         }
     }
 }
@@ -78,6 +81,8 @@ impl House {
             idle_timeout: IDLE,
             drain_timeout: DRAIN,
             buffer_memory: shape.buffer_memory,
+            way: shape.way,
+            pipe_size: 1 << 20,
             seed,
             control: asking,
             mailbox,

@@ -57,6 +57,8 @@ pub struct Socket {
     refused: bool,
     /// Written by the engine, not yet read by the peer.
     outbound: VecDeque<u8>,
+    /// Written with the word that more follows, not sent yet.
+    held_back: Vec<u8>,
     send_room: usize,
     /// Everything that the peer has read.
     pub received: Vec<u8>,
@@ -83,6 +85,7 @@ impl Socket {
             connecting,
             refused: false,
             outbound: VecDeque::new(),
+            held_back: Vec::new(),
             send_room: SEND_BUFFER,
             received: Vec::new(),
             shut: false,
@@ -268,7 +271,15 @@ impl Drop for SimStream {
     }
 }
 
+/// A pipe that takes bytes into few slots, whatever their number: it may be full early.
+pub struct SimPipe {
+    bytes: VecDeque<u8>,
+    slots: usize,
+}
+
 impl Stream for SimStream {
+    type Pipe = SimPipe;
+
     fn read(&mut self, into: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let mut world = self.world.borrow_mut();
         let socket = &mut world.sockets[self.id];
@@ -296,6 +307,8 @@ impl Stream for SimStream {
         if socket.peer_reset {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
+        let held = std::mem::take(&mut socket.held_back);
+        socket.outbound.extend(held);
         let mut left = socket.send_room.saturating_sub(socket.outbound.len());
         let mut count = 0;
         for slice in from {
@@ -332,6 +345,65 @@ impl Stream for SimStream {
 
     fn abort(&mut self) {
         self.world.borrow_mut().sockets[self.id].aborted = true;
+    }
+
+    fn splice_in(&mut self, pipe: &mut SimPipe, count: usize) -> io::Result<usize> {
+        let mut world = self.world.borrow_mut();
+        let piece = 1 + world.random.below(SLOT);
+        let socket = &mut world.sockets[self.id];
+        if socket.peer_reset {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if socket.inbound.is_empty() && socket.end_arrived {
+            return Ok(0);
+        }
+        if socket.inbound.is_empty() || pipe.slots == SLOTS {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        // A slot for each piece: many small pieces fill the pipe long before its bytes do.
+        let mut taken = 0;
+        while pipe.slots < SLOTS && taken < count && !socket.inbound.is_empty() {
+            let part = piece.min(count - taken).min(socket.inbound.len());
+            pipe.bytes.extend(socket.inbound.drain(..part));
+            pipe.slots += 1;
+            taken += part;
+        }
+        Ok(taken)
+    }
+
+    fn splice_out(&mut self, pipe: &mut SimPipe, count: usize, more: bool) -> io::Result<usize> {
+        let mut world = self.world.borrow_mut();
+        let socket = &mut world.sockets[self.id];
+        assert!(!socket.shut, "bytes behind the end of the stream");
+        if socket.peer_reset {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let room = socket
+            .send_room
+            .saturating_sub(socket.outbound.len() + socket.held_back.len());
+        let part = count.min(pipe.bytes.len()).min(room);
+        socket.write_blocked |= part < count;
+        if part == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let bytes: Vec<u8> = pipe.bytes.drain(..part).collect();
+        if pipe.bytes.is_empty() {
+            pipe.slots = 0;
+        }
+        let mut held: Vec<u8> = std::mem::take(&mut socket.held_back);
+        held.extend(bytes);
+        // The last bytes may be held back for those that are to follow.
+        let kept = if more { held.len().min(SEGMENT) } else { 0 };
+        socket.held_back = held.split_off(held.len() - kept);
+        socket.outbound.extend(held);
+        Ok(part)
+    }
+
+    fn push(&mut self) {
+        let mut world = self.world.borrow_mut();
+        let socket = &mut world.sockets[self.id];
+        let held = std::mem::take(&mut socket.held_back);
+        socket.outbound.extend(held);
     }
 }
 
@@ -398,7 +470,26 @@ impl Network for SimNetwork {
     }
 
     fn restore_reserve(&mut self) {}
+
+    fn pipe(&mut self, _capacity: usize) -> io::Result<SimPipe> {
+        let mut world = self.0.borrow_mut();
+        let failures = world.failures;
+        if world.random.chance(failures) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(SimPipe {
+            bytes: VecDeque::new(),
+            slots: 0,
+        })
+    }
 }
 
 const SEND_BUFFER: usize = 5_000;
 const RECEIVE_BUFFER: usize = 40_000;
+
+/// Slots of a pipe, and the most that one of them takes.
+const SLOTS: usize = 16;
+const SLOT: usize = 2_000;
+
+/// How much a socket holds back at most.
+const SEGMENT: usize = 700;

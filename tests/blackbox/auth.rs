@@ -1,0 +1,139 @@
+//! The store's token: updates need it, queries do not, and nothing ever shows it.
+
+use crate::support::backend::Backend;
+use crate::support::frame::{self, DIALECTS, Dialect};
+use crate::support::route::Route;
+use crate::support::server::{Server, Setup};
+
+const TOKEN: &[u8] = b"store-secret-4711";
+
+fn guarded() -> Server {
+    let token = format!("token = {:?}", String::from_utf8_lossy(TOKEN));
+    Setup::new().agent(&token).start()
+}
+
+#[test]
+fn an_update_without_the_token_is_refused_and_the_connection_lives_on() {
+    let server = guarded();
+    let narrow = Dialect::Document;
+    let mut peer = server.connect();
+    peer.ask(narrow, &narrow.update(b"id", b"s", b"v"))
+        .expect_refused(b"update");
+    peer.ask(narrow, &narrow.query(b"id", b"s"))
+        .expect_missing(narrow);
+    // The same connection may still authorise itself.
+    peer.ask(narrow, &narrow.auth(TOKEN)).expect_done(b"auth");
+    peer.ask(narrow, &narrow.update(b"id", b"s", b"v"))
+        .expect_done(b"update");
+    let reply = peer.ask(narrow, &narrow.query(b"id", b"s"));
+    assert_eq!(reply.record(narrow).1, b"v");
+}
+
+#[test]
+fn a_removal_needs_the_token_too() {
+    let server = guarded();
+    let wide = Dialect::Stock;
+    let mut peer = server.connect();
+    peer.send([wide.auth(TOKEN), wide.update(b"id", b"s", b"v")].concat());
+    peer.reply(wide).expect_done(b"auth");
+    peer.reply(wide).expect_done(b"update");
+    server
+        .connect()
+        .ask(wide, &frame::remove(b"id", b"s"))
+        .expect_refused(b"update");
+    assert_eq!(server.stored(b"id", b"s").as_deref(), Some(&b"v"[..]));
+}
+
+#[test]
+fn a_wrong_token_is_refused_whatever_its_length() {
+    let server = guarded();
+    let longer = [TOKEN, b"1"].concat();
+    let shorter = &TOKEN[..TOKEN.len() - 1];
+    let huge = vec![b'x'; 400_000];
+    for dialect in DIALECTS {
+        for token in [&b""[..], b"wrong", &longer, shorter, &huge] {
+            let mut peer = server.connect();
+            let update = dialect.update(b"id", b"s", b"v");
+            peer.send([dialect.auth(token), update].concat());
+            peer.reply(dialect).expect_refused(b"auth");
+            peer.reply(dialect).expect_refused(b"update");
+        }
+    }
+    assert_eq!(server.stored(b"id", b"s"), None);
+}
+
+#[test]
+fn the_token_counts_for_its_own_connection_only() {
+    let server = guarded();
+    let narrow = Dialect::Document;
+    let mut first = server.connect();
+    first.ask(narrow, &narrow.auth(TOKEN)).expect_done(b"auth");
+    let mut second = server.connect();
+    second
+        .ask(narrow, &narrow.update(b"id", b"s", b"v"))
+        .expect_refused(b"update");
+    first
+        .ask(narrow, &narrow.update(b"id", b"s", b"v"))
+        .expect_done(b"update");
+}
+
+#[test]
+fn the_token_may_come_from_a_file() {
+    let folder = crate::support::folder::Folder::new();
+    let file = folder.write("token", b"from the file\n");
+    let server = Setup::new()
+        .agent(&format!("token = {{ file = {file:?} }}"))
+        .start();
+    let narrow = Dialect::Document;
+    let mut peer = server.connect();
+    peer.ask(narrow, &narrow.update(b"id", b"s", b"v"))
+        .expect_refused(b"update");
+    peer.ask(narrow, &narrow.auth(b"from the file"))
+        .expect_done(b"auth");
+    peer.ask(narrow, &narrow.update(b"id", b"s", b"v"))
+        .expect_done(b"update");
+}
+
+#[test]
+fn no_secret_and_no_payload_reaches_the_log() {
+    let backend = Backend::echo();
+    let token = format!("token = {:?}", String::from_utf8_lossy(TOKEN));
+    let server = Setup::new()
+        .agent(&token)
+        .environment("RUST_LOG", "trace")
+        .route(
+            Route::new("svc")
+                .token("route-secret-0815")
+                .host("x", backend.address),
+        )
+        .start();
+    let narrow = Dialect::Document;
+    let mut peer = server.connect();
+    peer.ask(narrow, &narrow.auth(b"guessed-secret-99"))
+        .expect_refused(b"auth");
+    peer.ask(narrow, &narrow.auth(TOKEN)).expect_done(b"auth");
+    peer.ask(narrow, &narrow.update(b"id", b"s", b"stored-payload-1"))
+        .expect_done(b"update");
+    let mut relay = server.relay(Dialect::Stock, "svc", "x", "route-secret-0815");
+    relay
+        .send(b"relayed-payload-2")
+        .expect(b"relayed-payload-2")
+        .finish()
+        .expect_end();
+    let mut refused = server.connect();
+    refused
+        .send(Dialect::Stock.traffic(b"svc", b"x", b"guessed-secret-98"))
+        .expect_closed();
+    let log = server.log();
+    assert!(log.contains("listening on"), "{log}");
+    let private = [
+        "store-secret",
+        "route-secret",
+        "guessed-secret",
+        "-payload-",
+    ];
+    for word in private {
+        assert!(!log.contains(word), "{word} in the log:\n{log}");
+    }
+    server.stop();
+}

@@ -1,0 +1,144 @@
+//! Many connections at once, and what is left when they are gone; and what an idle server costs.
+
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use crate::support::backend::Backend;
+use crate::support::frame::Dialect;
+use crate::support::kernel;
+use crate::support::server::{Server, Setup};
+
+/// Opens `count` relays, has all of them open at the same time, and echoes through each.
+fn wave(server: &Server, count: usize) {
+    let barrier = Arc::new(Barrier::new(count));
+    thread::scope(|scope| {
+        for number in 0..count {
+            let barrier = Arc::clone(&barrier);
+            scope.spawn(move || {
+                let block = vec![number.to_le_bytes()[0]; 1000 + number];
+                let mut peer = server.open();
+                peer.send(&block).expect(&block);
+                barrier.wait();
+                peer.send(&block).expect(&block);
+                barrier.wait();
+                peer.finish().expect_end();
+            });
+        }
+    });
+}
+
+#[test]
+fn three_hundred_relays_at_once_are_served_and_leave_nothing_behind() {
+    kernel::raise_own_descriptor_limit();
+    let backend = Backend::echo();
+    let server = Setup::to(backend.address).start();
+    wave(&server, 300);
+    server.expect_open(0);
+    // The first wave pays for what is kept: pools, stacks, tables.
+    let warm = kernel::resident_bytes(server.process());
+    for _ in 0..3 {
+        wave(&server, 300);
+    }
+    server.expect_open(0);
+    let growth = kernel::resident_bytes(server.process()).saturating_sub(warm);
+    assert!(
+        growth <= 2 * 1024 * 1024,
+        "{growth} bytes more after three more waves"
+    );
+    server.stop();
+}
+
+#[test]
+fn three_hundred_store_clients_at_once_are_served() {
+    kernel::raise_own_descriptor_limit();
+    let server = Setup::new().start();
+    let narrow = Dialect::Document;
+    let mut peers: Vec<_> = (0..300).map(|_| server.connect()).collect();
+    for (number, peer) in peers.iter_mut().enumerate() {
+        let id = number.to_le_bytes();
+        peer.send([narrow.update(&id, b"s", &id), narrow.query(&id, b"s")].concat());
+    }
+    for (number, peer) in peers.iter_mut().enumerate() {
+        peer.reply(narrow).expect_done(b"update");
+        assert_eq!(peer.reply(narrow).record(narrow).1, number.to_le_bytes());
+    }
+    drop(peers);
+    server.expect_open(0);
+    server.stop();
+}
+
+#[test]
+fn a_length_without_its_bytes_costs_no_memory() {
+    kernel::raise_own_descriptor_limit();
+    let server = Setup::new().limit("handshake_timeout = \"60s\"").start();
+    server.expect_alive();
+    let before = kernel::resident_bytes(server.process());
+    let mut held = Vec::new();
+    for number in 0..400 {
+        let dialect = crate::support::frame::DIALECTS[number % 2];
+        let mut frame = dialect.frame(0, b"");
+        frame.truncate(9);
+        frame.extend(dialect.length(crate::support::frame::MOST as u64));
+        frame.extend(b"a few bytes");
+        let mut peer = server.connect();
+        peer.send(frame).settle();
+        held.push(peer);
+    }
+    let growth = kernel::resident_bytes(server.process()).saturating_sub(before);
+    // The lengths promise 200 MiB.
+    assert!(
+        growth < 16 * 1024 * 1024,
+        "{growth} bytes for {} promises",
+        held.len()
+    );
+    server.expect_alive();
+}
+
+#[test]
+fn an_idle_server_uses_no_processor_time() {
+    let backend = Backend::silent();
+    let server = Setup::to(backend.address).start();
+    let relays: Vec<_> = (0..50).map(|_| server.open()).collect();
+    server.expect_alive();
+    // What the connections themselves cost is over when the last probe is answered.
+    thread::sleep(Duration::from_millis(200));
+    let before = kernel::ticks(server.process());
+    thread::sleep(Duration::from_secs(2));
+    let used = kernel::ticks(server.process()) - before;
+    assert!(
+        used <= 3,
+        "{used} ticks of 10 ms in 2 s beside {} idle relays",
+        relays.len()
+    );
+    drop(relays);
+    server.stop();
+}
+
+#[test]
+fn relays_that_come_and_go_quickly_leave_nothing_behind() {
+    let backend = Backend::echo();
+    let server = Setup::to(backend.address).start();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for round in 0..250_usize {
+                    let mut peer = server.open();
+                    match round % 4 {
+                        0 => drop(peer),
+                        1 => peer.reset(),
+                        2 => {
+                            peer.send(b"ping").expect(b"ping");
+                        }
+                        _ => {
+                            peer.send(b"ping").finish().expect(b"ping").expect_end();
+                        }
+                    }
+                }
+            });
+        }
+    });
+    server.expect_open(0);
+    server.expect_alive();
+    server.stop();
+}

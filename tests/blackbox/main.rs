@@ -1,0 +1,30 @@
+//! The real program from its user's side: sockets, signals, files, exit codes. These tests know
+//! the protocol's text and the public face, never the program's insides.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod auth;
+mod backends;
+mod clients;
+mod commands;
+mod crash;
+mod damage;
+mod hostile;
+mod limits;
+mod load;
+mod relay;
+mod resets;
+mod routes;
+mod signals;
+mod starts;
+mod store;
+mod stream;
+mod vectors;
+mod wait;

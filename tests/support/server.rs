@@ -1,0 +1,307 @@
+//! The real binary: started with a configuration of its own on free ports, watched, stopped.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use super::command::{Log, TOWPATH, wait};
+use super::folder::Folder;
+use super::frame::Dialect;
+use super::peer::Peer;
+use super::route::Route;
+use super::{kernel, until};
+
+/// How a server is to be started.
+#[derive(Clone, Default)]
+pub struct Setup {
+    top: String,
+    limits: String,
+    agent: String,
+    routes: Vec<Route>,
+    flags: Vec<String>,
+    wrapper: Vec<String>,
+    environment: Vec<(String, String)>,
+    listen: Option<SocketAddr>,
+    folder: Option<Arc<Folder>>,
+}
+
+impl Setup {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A server whose one service `svc` leads every field to `backend` without a token.
+    pub fn to(backend: SocketAddr) -> Self {
+        Self::new().route(Route::new("svc").host("default", backend))
+    }
+
+    /// A line at the top of the file.
+    pub fn top(mut self, line: &str) -> Self {
+        self.top += &format!("{line}\n");
+        self
+    }
+
+    /// A line of `[limits]`.
+    pub fn limit(mut self, line: &str) -> Self {
+        self.limits += &format!("{line}\n");
+        self
+    }
+
+    /// A line of `[agent]`.
+    pub fn agent(mut self, line: &str) -> Self {
+        self.agent += &format!("{line}\n");
+        self
+    }
+
+    pub fn route(mut self, route: Route) -> Self {
+        self.routes.push(route);
+        self
+    }
+
+    pub fn flag(mut self, flag: &str) -> Self {
+        self.flags.push(flag.into());
+        self
+    }
+
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// A command in front of the program; it must end in an exec, so that the process stays one.
+    pub fn wrapper(mut self, words: &[&str]) -> Self {
+        self.wrapper = words.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// Listens on this address instead of a free port.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
+    /// Keeps its data here, so that a later server finds them again.
+    pub fn folder(mut self, folder: &Arc<Folder>) -> Self {
+        self.folder = Some(Arc::clone(folder));
+        self
+    }
+
+    fn toml(&self, data: &Path) -> String {
+        let listen = self
+            .listen
+            .map_or("127.0.0.1:0".into(), |address| address.to_string());
+        let routes: String = self.routes.iter().map(Route::toml).collect();
+        format!(
+            "{}data_dir = {data:?}\n[limits]\n{}[agent]\nlisten = [{listen:?}]\n{}{routes}",
+            self.top, self.limits, self.agent
+        )
+    }
+
+    fn command(&self, folder: &Folder, data: &Path) -> Command {
+        let file = folder.write("towpath.toml", self.toml(data));
+        let mut words = self.wrapper.clone();
+        words.push(TOWPATH.into());
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .arg("serve")
+            .arg("--config")
+            .arg(file);
+        command
+            .arg("--address-file")
+            .arg(folder.path().join("addresses"));
+        command.args(&self.flags);
+        for (name, value) in &self.environment {
+            command.env(name, value);
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Starts the server and waits until it says where it listens.
+    pub fn start(&self) -> Server {
+        let own = Folder::new();
+        let shared = self.folder.clone();
+        let data = shared.as_deref().unwrap_or(&own).path().join("data");
+        let mut child = self.command(&own, &data).spawn().unwrap();
+        let log = Log::follow(child.stderr.take().unwrap());
+        let file = own.path().join("addresses");
+        let mut address = None;
+        until("the server writes its addresses", || {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("the server ended at its start, {status}:\n{}", log.text());
+            }
+            address = read_addresses(&file);
+            address.is_some()
+        });
+        Server {
+            address: address.unwrap(),
+            descriptors: kernel::descriptors(child.id()),
+            child,
+            log,
+            data,
+            _own: own,
+            _shared: shared,
+        }
+    }
+
+    /// Starts a server that must not come up; its exit code and what it said.
+    pub fn fail(&self) -> (i32, String) {
+        let own = Folder::new();
+        let data = self.folder.as_deref().unwrap_or(&own).path().join("data");
+        let mut child = self.command(&own, &data).spawn().unwrap();
+        let log = Log::follow(child.stderr.take().unwrap());
+        let status = wait(&mut child);
+        let code = status
+            .code()
+            .unwrap_or_else(|| panic!("{status}: {}", log.text()));
+        (code, log.finish())
+    }
+}
+
+fn read_addresses(file: &Path) -> Option<SocketAddr> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let json: serde_json::Value = serde_json::from_str(&text).ok()?;
+    json["agent"][0].as_str()?.parse().ok()
+}
+
+/// A running server; killed when dropped.
+pub struct Server {
+    pub address: SocketAddr,
+    /// How many it had before its first client.
+    descriptors: usize,
+    child: Child,
+    log: Log,
+    data: PathBuf,
+    _own: Folder,
+    _shared: Option<Arc<Folder>>,
+}
+
+impl Server {
+    pub fn connect(&self) -> Peer {
+        Peer::connect(self.address)
+    }
+
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// The directory of its store.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    pub fn signal(&self, name: &str) {
+        kernel::signal(self.process(), name);
+    }
+
+    /// Waits for its end; the exit code, none when a signal ended it.
+    pub fn ended(&mut self) -> Option<i32> {
+        wait(&mut self.child).code()
+    }
+
+    /// Asks it to stop and fails unless it ends well.
+    pub fn stop(mut self) {
+        self.signal("TERM");
+        let code = self.ended();
+        let log = self.log.text();
+        assert_eq!(code, Some(0), "{log}");
+        assert!(!log.contains("panicked"), "{log}");
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Stores a value through a connection of its own and fails unless that is acknowledged.
+    pub fn store(&self, id: &[u8], section: &[u8], data: &[u8]) {
+        let wide = Dialect::Stock;
+        let request = wide.update(id, section, data);
+        self.connect().ask(wide, &request).expect_done(b"update");
+    }
+
+    /// The value under a key, through a connection of its own.
+    pub fn stored(&self, id: &[u8], section: &[u8]) -> Option<Vec<u8>> {
+        let wide = Dialect::Stock;
+        let reply = self.connect().ask(wide, &wide.query(id, section));
+        if reply.code == 0 {
+            return Some(reply.record(wide).1);
+        }
+        reply.expect_missing(wide);
+        None
+    }
+
+    /// Fails unless a fresh client is served: what every hostile case ends with.
+    pub fn expect_alive(&self) {
+        self.store(b"alive", b"probe", b"yes");
+        assert_eq!(
+            self.stored(b"alive", b"probe").as_deref(),
+            Some(&b"yes"[..])
+        );
+    }
+
+    /// Waits until a fresh client is served again: after a shortage, when those that caused it have
+    /// gone, some may still be turned away until the server has seen them go.
+    pub fn expect_served_again(&self) {
+        let wide = Dialect::Stock;
+        until("a client is served again", || {
+            let mut peer = self.connect();
+            peer.try_send(&wide.sniff());
+            matches!(peer.some(&mut [0; 256]), Ok(1..))
+        });
+        self.expect_alive();
+    }
+
+    /// Opens a relay to `service`/`field` and reads the greeting of its dialect.
+    pub fn relay(&self, dialect: Dialect, service: &str, field: &str, token: &str) -> Peer {
+        let mut peer = self.connect();
+        let request = dialect.traffic(service.as_bytes(), field.as_bytes(), token.as_bytes());
+        peer.send(request).expect(dialect.greeting());
+        peer
+    }
+
+    /// Opens a relay through the service of [`Setup::to`].
+    pub fn open(&self) -> Peer {
+        self.relay(Dialect::Stock, "svc", "x", "")
+    }
+
+    /// Waits until the process has exactly the descriptors of its start and of `connections`
+    /// open ones; a relay has two.
+    pub fn expect_open(&self, connections: usize) {
+        let count = self.descriptors + connections;
+        let mut now = 0;
+        let start = std::time::Instant::now();
+        while start.elapsed() < super::DEADLINE {
+            now = kernel::descriptors(self.process());
+            if now == count {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        panic!("{now} descriptors instead of {count}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the server's log\n{}---", self.log.text());
+        }
+    }
+}
