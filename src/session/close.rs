@@ -75,18 +75,21 @@ impl Close {
         Self::downstream(Cause::Finished)
     }
 
-    /// True when what is still queued for the peers is flushed before their connections close.
+    /// True when what is still queued for the peers is flushed before their connections close, and
+    /// these close by FIN. A client whose backend cannot be reached has done nothing wrong.
     pub fn is_graceful(&self) -> bool {
-        matches!(self.cause, Cause::Finished | Cause::Stopping)
+        self.is_ordinary() || matches!(self.cause, Cause::Unreachable(_))
     }
 
     /// True when a peer broke a rule, a cap was hit or a backend failed: an operator may want to
     /// know. A peer that vanishes, or a pair that fell silent, is everyday.
     pub fn is_fault(&self) -> bool {
-        !matches!(
-            self.cause,
-            Cause::Finished | Cause::Stopping | Cause::Io(..) | Cause::Deadline("idle")
-        )
+        !self.is_ordinary() && !matches!(self.cause, Cause::Io(..) | Cause::Deadline("idle"))
+    }
+
+    /// True when nothing failed, so that nobody is to be named for it.
+    fn is_ordinary(&self) -> bool {
+        matches!(self.cause, Cause::Finished | Cause::Stopping)
     }
 }
 
@@ -132,7 +135,7 @@ impl From<Relayed> for Close {
 impl fmt::Display for Close {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = match self.side {
-            _ if self.is_graceful() => return write!(f, "{}", self.cause),
+            _ if self.is_ordinary() => return write!(f, "{}", self.cause),
             Side::Downstream => "downstream",
             Side::Upstream => "upstream",
             Side::Own => "towpath",
