@@ -77,6 +77,11 @@ impl Targets {
         })
     }
 
+    /// The target of that number in the order of the configuration.
+    pub fn get(&self, number: u32) -> Option<&Target> {
+        self.list.get(number as usize).map(|found| &found.target)
+    }
+
     /// The order in which one dialler tries them: round robin, those that failed lately last.
     fn order(&self, now: Instant) -> Vec<usize> {
         let count = self.list.len();
@@ -162,6 +167,11 @@ impl Dialling {
     /// What is dialled, or was last: for log lines.
     pub fn target(&self) -> &Target {
         &self.candidate().target
+    }
+
+    /// Its number in the order of the configuration, for [`Targets::get`].
+    pub fn number(&self) -> u32 {
+        self.present as u32
     }
 
     fn candidate(&self) -> &Candidate {

@@ -81,7 +81,10 @@ impl<N: Network> Worker<N> {
         if !place.admit(peer.ip()) {
             self.setup.counters.add(Metric::Shed, 1);
             return self.journal.warn(self.now, "shed", || {
-                format!("{} from={peer} refused: max_connections_per_ip reached", from.name)
+                format!(
+                    "{} from={peer} refused: max_connections_per_ip reached",
+                    from.name
+                )
             });
         }
         let Some(seat) = self.setup.seats.get_mut(from.service) else {
