@@ -86,7 +86,7 @@ impl fmt::Display for StartError {
                 f.write_str("nothing to serve: no role has an address to listen on")
             }
             Self::Listen(at, error) => {
-                write!(f, "{} cannot listen on {}: {error}", at.role, at.address)
+                write!(f, "{at} cannot listen on {}: {error}", at.address)
             }
             Self::Store(error) => error.fmt(f),
             Self::AddressFile(path, error) => {

@@ -14,6 +14,7 @@
 //! connect timeout, all of them within [`OVERALL`] connect timeouts.
 
 use std::cell::Cell;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -28,10 +29,20 @@ use crate::session::{Cause, Cx, Event};
 /// A host to dial, by name or address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// A name or an IP address in text.
+    /// A name or an IP address in text, without brackets.
     pub host: Box<str>,
-    /// The TCP port.
+    /// The TCP port, never 0.
     pub port: u16,
+}
+
+/// `host:port`, an IPv6 address in brackets.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
 }
 
 /// Targets that serve the same purpose, used in turn; one core's view of them.
@@ -64,6 +75,11 @@ impl Targets {
             connect_timeout,
             names,
         })
+    }
+
+    /// The target of that number in the order of the configuration.
+    pub fn get(&self, number: u32) -> Option<&Target> {
+        self.list.get(number as usize).map(|found| &found.target)
     }
 
     /// The order in which one dialler tries them: round robin, those that failed lately last.
@@ -151,6 +167,11 @@ impl Dialling {
     /// What is dialled, or was last: for log lines.
     pub fn target(&self) -> &Target {
         &self.candidate().target
+    }
+
+    /// Its number in the order of the configuration, for [`Targets::get`].
+    pub fn number(&self) -> u32 {
+        self.present as u32
     }
 
     fn candidate(&self) -> &Candidate {

@@ -49,7 +49,10 @@ fn show(out: &mut String, reading: &plan::Reading) -> fmt::Result {
         workers => write!(out, "workers: {workers}")?,
     }
     writeln!(out, "{}", if core.pin { ", pinned" } else { "" })?;
-    writeln!(out, "store: embedded, in {}", core.data_dir.display())?;
+    match reading.plan.roles.iter().any(|role| role.store().is_some()) {
+        true => writeln!(out, "store: embedded, in {}", core.data_dir.display())?,
+        false => writeln!(out, "store: none; no role that is on has a use for it")?,
+    }
     limits(out, &core.limits)?;
     for role in &reading.plan.roles {
         role.show(out);

@@ -59,6 +59,8 @@ pub enum Kind {
     Secret,
     /// A table whose keys are names of the user's choice; its room reads what is below.
     Tables,
+    /// Any number of tables with the same keys, written as `[[path]]`; its room reads what is below.
+    TableList,
 }
 
 impl Key {
@@ -118,7 +120,7 @@ impl Key {
     pub fn default_in_file(&self) -> Option<String> {
         let text = self.default;
         Some(match self.kind {
-            Kind::Tables => return None,
+            Kind::Tables | Kind::TableList => return None,
             Kind::Switch | Kind::Count { .. } => text.to_owned(),
             Kind::Addresses => format!(r#"["{}"]"#, text.replace(',', r#"", ""#)),
             Kind::Size { .. } | Kind::Time { .. } | Kind::Choice(_) | Kind::Path | Kind::Secret => {
@@ -132,7 +134,7 @@ impl Kind {
     /// The word for the value in a help text; none for a flag that needs no value.
     pub fn placeholder(&self) -> Option<&'static str> {
         Some(match self {
-            Kind::Switch | Kind::Tables => return None,
+            Kind::Switch | Kind::Tables | Kind::TableList => return None,
             Kind::Count { .. } => "N",
             Kind::Size { .. } => "SIZE",
             Kind::Time { .. } => "TIME",
@@ -158,6 +160,7 @@ impl Kind {
             Kind::Addresses => r#"a list of addresses, such as ["127.0.0.1:7000"]"#.to_owned(),
             Kind::Secret => r#"a text, or a file such as { file = "secrets/token" }"#.to_owned(),
             Kind::Tables => "a table".to_owned(),
+            Kind::TableList => "a list of tables".to_owned(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! The first half is for keys of the tables; the second for what stands below a table whose names
 //! are the user's own.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -240,6 +240,89 @@ impl Settings {
         }
     }
 
+    /// The tables of a [`Kind::TableList`], in the order of the file; `fields` reads each.
+    pub fn table_list(&mut self, path: &'static str) -> Vec<Item> {
+        let given = self.find(path).map(|found| found.given);
+        let Some(Given::Item(item)) = given else {
+            return Vec::new();
+        };
+        match item.value {
+            Value::List(items) => items,
+            other => {
+                let found = other.describe();
+                let message = format!("write `[[{path}]]` for each of them; found {found}");
+                self.mistake(item.at, message);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Addresses to listen on, one or a list, in a table of the user's own; a mistake where there
+    /// is none. An address that another listener has already is one, too, port 0 excepted. `path`
+    /// is what the next listener is told of them.
+    pub fn addresses_of(&mut self, item: &Item, name: &str, path: &'static str) -> Vec<SocketAddr> {
+        let items = match &item.value {
+            Value::List(items) => items.as_slice(),
+            _ => std::slice::from_ref(item),
+        };
+        if items.is_empty() {
+            let wanted = Kind::Addresses.wanted();
+            self.mistake(item.at, format!("`{name}`: wants {wanted}; found none"));
+        }
+        let mut addresses = Vec::new();
+        for item in items {
+            let checked = match &item.value {
+                Value::Text(text) => address(text).and_then(|address| self.claim(address, path)),
+                other => Err(format!(
+                    r#"wants an address, such as "127.0.0.1:7000"; found {}"#,
+                    other.describe()
+                )),
+            };
+            match checked {
+                Ok(address) => addresses.push(address),
+                Err(message) => self.mistake(item.at, format!("`{name}`: {message}")),
+            }
+        }
+        addresses
+    }
+
+    /// Whom to dial: `host:port`, an IPv6 address in brackets, the port a number or the name of a
+    /// TCP service. Nothing is looked up.
+    pub fn destination_of(&mut self, item: &Item, name: &str) -> Option<(String, u16)> {
+        let checked = match &item.value {
+            Value::Text(text) => self.destination(text),
+            other => Err(format!(
+                r#"wants a destination, such as "example.com:80"; found {}"#,
+                other.describe()
+            )),
+        };
+        checked
+            .map_err(|message| self.mistake(item.at, format!("`{name}`: {message}")))
+            .ok()
+    }
+
+    fn destination(&mut self, text: &str) -> Result<(String, u16), String> {
+        let wrong = || {
+            let shown = plain(text);
+            format!(
+                r#""{shown}" is not a destination; write a host and a port, like "example.com:http", "10.0.0.1:80" or "[::1]:80""#
+            )
+        };
+        let (name, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let host = match name.strip_prefix('[') {
+            Some(rest) => {
+                let address = rest.strip_suffix(']').map(str::parse::<Ipv6Addr>);
+                let Some(Ok(address)) = address else {
+                    return Err(wrong());
+                };
+                address.to_string()
+            }
+            None if name.is_empty() || name.contains(':') || port.is_empty() => return Err(wrong()),
+            None => host(name)?,
+        };
+        Ok((host, self.port(port)?))
+    }
+
     /// The values of a table that has these keys and no other; none where one is not given. When
     /// the item is no table at all, `example` shows what it should be.
     pub fn fields<const N: usize>(
@@ -304,21 +387,24 @@ impl Settings {
 
     /// A port: its number, or the name of a TCP service that this host knows.
     pub fn port_of(&mut self, item: &Item) -> Option<u16> {
-        let number = match &item.value {
-            Value::Number(number) => Ok(*number),
-            Value::Text(text) if is_number(text) => Ok(text.parse().unwrap_or(i128::MAX)),
-            Value::Text(name) => self.service(name).map(i128::from),
+        let port = match &item.value {
+            Value::Number(number) => port(*number),
+            Value::Text(text) => self.port(text),
             other => Err(format!(
                 r#"wants a port or a service's name, such as 80 or "http"; found {}"#,
                 other.describe()
             )),
         };
-        let port = number.and_then(|number| match u16::try_from(number) {
-            Ok(port) if port > 0 => Ok(port),
-            _ => Err(format!("a port is from 1 to 65535; found {number}")),
-        });
         port.map_err(|message| self.mistake(item.at, format!("`service`: {message}")))
             .ok()
+    }
+
+    /// A port by its digits or its name.
+    fn port(&mut self, text: &str) -> Result<u16, String> {
+        match is_number(text) {
+            true => port(text.parse().unwrap_or(i128::MAX)),
+            false => self.service(text),
+        }
     }
 
     fn service(&mut self, name: &str) -> Result<u16, String> {
@@ -395,6 +481,13 @@ fn host(text: &str) -> Result<String, String> {
         false => Err(format!(
             r#""{shown}" is neither a host's name nor an address, such as "example.com""#
         )),
+    }
+}
+
+fn port(number: i128) -> Result<u16, String> {
+    match u16::try_from(number) {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(format!("a port is from 1 to 65535; found {number}")),
     }
 }
 

@@ -261,7 +261,7 @@ impl Settings {
     /// The names that an unknown one may have been meant as: tables for a table, if there are any.
     fn alike(&self, entry: &Entry, prefix: &str, known: &[&'static str]) -> Vec<&'static str> {
         let is_table = |name: &&str| match self.key(&format!("{prefix}{name}")) {
-            Some(key) => matches!(key.kind, Kind::Tables),
+            Some(key) => matches!(key.kind, Kind::Tables | Kind::TableList),
             None => true,
         };
         let tables: Vec<_> = known.iter().copied().filter(is_table).collect();
@@ -271,10 +271,14 @@ impl Settings {
         }
     }
 
-    /// Where a key belongs that stands in the wrong table.
+    /// Where a key belongs that stands in the wrong table. Roles have addresses and secrets of
+    /// their own under the same names, so those of another are no place to send anybody to.
     fn home(&self, name: &str) -> Option<String> {
         let mut keys = self.tables.iter().copied().flatten();
         let key = keys.find(|key| key.name() == name)?;
+        if matches!(key.kind, Kind::Addresses | Kind::Secret) {
+            return None;
+        }
         Some(match key.table() {
             "" => "its place is the top of the file, before the first table".to_owned(),
             table => format!("its place is the table `[{table}]`"),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use super::{RelayEnd, Relayed};
 use crate::wire::WireError;
 
 /// Why a session ended.
@@ -74,18 +75,21 @@ impl Close {
         Self::downstream(Cause::Finished)
     }
 
-    /// True when what is still queued for the peers is flushed before their connections close.
+    /// True when what is still queued for the peers is flushed before their connections close, and
+    /// these close by FIN. A client whose backend cannot be reached has done nothing wrong.
     pub fn is_graceful(&self) -> bool {
-        matches!(self.cause, Cause::Finished | Cause::Stopping)
+        self.is_ordinary() || matches!(self.cause, Cause::Unreachable(_))
     }
 
     /// True when a peer broke a rule, a cap was hit or a backend failed: an operator may want to
     /// know. A peer that vanishes, or a pair that fell silent, is everyday.
     pub fn is_fault(&self) -> bool {
-        !matches!(
-            self.cause,
-            Cause::Finished | Cause::Stopping | Cause::Io(..) | Cause::Deadline("idle")
-        )
+        !self.is_ordinary() && !matches!(self.cause, Cause::Io(..) | Cause::Deadline("idle"))
+    }
+
+    /// True when nothing failed, so that nobody is to be named for it.
+    fn is_ordinary(&self) -> bool {
+        matches!(self.cause, Cause::Finished | Cause::Stopping)
     }
 }
 
@@ -114,11 +118,24 @@ impl From<WireError> for Close {
     }
 }
 
+impl From<Relayed> for Close {
+    /// The end of a session that did nothing but relay from then on, the first of the relay's two
+    /// connections being the downstream one.
+    fn from(relayed: Relayed) -> Self {
+        match relayed.end {
+            RelayEnd::Finished => Self::finished(),
+            RelayEnd::Idle => Self::own(Cause::Deadline("idle")),
+            RelayEnd::Broken(0, why) => Self::downstream(Cause::Io("relay", why)),
+            RelayEnd::Broken(_, why) => Self::upstream(Cause::Io("relay", why)),
+        }
+    }
+}
+
 /// `downstream: protocol error: checksum ...`, and just the words for the ordinary end.
 impl fmt::Display for Close {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = match self.side {
-            _ if self.is_graceful() => return write!(f, "{}", self.cause),
+            _ if self.is_ordinary() => return write!(f, "{}", self.cause),
             Side::Downstream => "downstream",
             Side::Upstream => "upstream",
             Side::Own => "towpath",

@@ -230,11 +230,14 @@ impl<N: Network> Worker<N> {
         // The end goes out behind the last bytes; what still comes in is read and dropped, for a
         // close with unread bytes is a reset, which may overtake the answer.
         conn.shut_wanted = true;
-        conn.timer = self.wheel.arm(self.now, LINGER, Timer::Linger(key));
+        let linger = if conn.tx.is_empty() { DISCARD } else { LINGER };
+        conn.timer = self.wheel.arm(self.now, linger, Timer::Linger(key));
         if !conn.dirty {
             conn.dirty = true;
             self.dirty.push(key);
         }
+        // What the session left in the socket will not be announced again.
+        self.read_again(key);
     }
 
     pub(super) fn handle(&self, session: SessionKey) -> Handle {
@@ -247,3 +250,7 @@ impl<N: Network> Worker<N> {
 
 /// How long the last bytes of an ended session may take to leave.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// How long a peer that nothing is left to tell may go on sending before its connection is closed
+/// all the same.
+const DISCARD: std::time::Duration = std::time::Duration::from_secs(2);

@@ -11,6 +11,7 @@
     clippy::print_stderr
 )]
 
+mod access;
 mod agent;
 mod crowd;
 mod engine;

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::command::{Log, TOWPATH, wait};
 use super::folder::Folder;
 use super::frame::Dialect;
@@ -19,6 +21,7 @@ pub struct Setup {
     limits: String,
     agent: String,
     routes: Vec<Route>,
+    tables: String,
     flags: Vec<String>,
     wrapper: Vec<String>,
     environment: Vec<(String, String)>,
@@ -59,6 +62,12 @@ impl Setup {
         self
     }
 
+    /// Tables of other roles, as they stand in the file.
+    pub fn tables(mut self, text: &str) -> Self {
+        self.tables += text;
+        self
+    }
+
     pub fn flag(mut self, flag: &str) -> Self {
         self.flags.push(flag.into());
         self
@@ -93,8 +102,8 @@ impl Setup {
             .map_or("127.0.0.1:0".into(), |address| address.to_string());
         let routes: String = self.routes.iter().map(Route::toml).collect();
         format!(
-            "{}data_dir = {data:?}\n[limits]\n{}[agent]\nlisten = [{listen:?}]\n{}{routes}",
-            self.top, self.limits, self.agent
+            "{}data_dir = {data:?}\n[limits]\n{}[agent]\nlisten = [{listen:?}]\n{}{routes}{}",
+            self.top, self.limits, self.agent, self.tables
         )
     }
 
@@ -130,16 +139,21 @@ impl Setup {
         let mut child = self.command(&own, &data).spawn().unwrap();
         let log = Log::follow(child.stderr.take().unwrap());
         let file = own.path().join("addresses");
-        let mut address = None;
+        let mut addresses = None;
         until("the server writes its addresses", || {
             if let Some(status) = child.try_wait().unwrap() {
                 panic!("the server ended at its start, {status}:\n{}", log.text());
             }
-            address = read_addresses(&file);
-            address.is_some()
+            addresses = read_addresses(&file);
+            addresses.is_some()
         });
+        let addresses = addresses.unwrap();
         Server {
-            address: address.unwrap(),
+            // Where the agent role is off, the first listener that has a name.
+            address: first(&addresses["agent"])
+                .or_else(|| first(addresses["access"].as_object()?.values().next()?))
+                .unwrap(),
+            addresses,
             descriptors: kernel::descriptors(child.id()),
             child,
             log,
@@ -163,15 +177,20 @@ impl Setup {
     }
 }
 
-fn read_addresses(file: &Path) -> Option<SocketAddr> {
+fn read_addresses(file: &Path) -> Option<Value> {
     let text = std::fs::read_to_string(file).ok()?;
-    let json: serde_json::Value = serde_json::from_str(&text).ok()?;
-    json["agent"][0].as_str()?.parse().ok()
+    serde_json::from_str(&text).ok()
+}
+
+fn first(list: &Value) -> Option<SocketAddr> {
+    list[0].as_str()?.parse().ok()
 }
 
 /// A running server; killed when dropped.
 pub struct Server {
     pub address: SocketAddr,
+    /// The address file.
+    pub addresses: Value,
     /// How many it had before its first client.
     descriptors: usize,
     child: Child,
@@ -184,6 +203,11 @@ pub struct Server {
 impl Server {
     pub fn connect(&self) -> Peer {
         Peer::connect(self.address)
+    }
+
+    /// Connects to the access listener of that name.
+    pub fn access(&self, name: &str) -> Peer {
+        Peer::connect(first(&self.addresses["access"][name]).unwrap())
     }
 
     pub fn process(&self) -> u32 {

@@ -134,10 +134,10 @@ pub(super) fn groups() -> Vec<Group> {
     }];
     let roles = PROTOCOLS.iter().map(|role| (role.name(), role.title()));
     for (table, title) in std::iter::once(("limits", "Limits")).chain(roles) {
-        groups.push(Group {
-            title,
-            flags: flags(table),
-        });
+        let flags = flags(table);
+        if !flags.is_empty() {
+            groups.push(Group { title, flags });
+        }
     }
     groups
 }

@@ -4,22 +4,29 @@
 use std::time::Duration;
 
 use super::*;
-use crate::protocols::agent;
+use crate::protocols::{agent, chain};
 
 /// What a reading gave: the values, and the warnings or mistakes as text.
 struct Read {
     core: Core,
     agent: agent::Config,
+    chain: chain::Config,
     told: Result<Vec<String>, Vec<String>>,
 }
 
 fn finish(mut settings: Settings) -> Read {
     let core = Core::read(&mut settings);
     let agent = agent::Config::read(&mut settings);
+    let chain = chain::Config::read(&mut settings);
     let told = settings
         .finish()
         .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect());
-    Read { core, agent, told }
+    Read {
+        core,
+        agent,
+        chain,
+        told,
+    }
 }
 
 fn read(text: &str) -> Read {
@@ -161,6 +168,17 @@ fn a_key_in_the_wrong_table_is_sent_to_the_right_one() {
             "t.toml:1:1: error: unknown key `idle_timeout` here; its place is the table `[limits]`",
             "t.toml:3:1: error: unknown key `workers` here; \
              its place is the top of the file, before the first table",
+        ],
+    );
+}
+
+#[test]
+fn a_key_that_each_role_has_for_itself_sends_nobody_to_another_role() {
+    refuses(
+        "[chain]\nlisten = ':7300'\n[chian]\n",
+        &[
+            "t.toml:2:1: error: unknown key `listen`; the nearest known one is `access`",
+            "t.toml:3:2: error: unknown table `chian`; the nearest known name is `chain`",
         ],
     );
 }
@@ -505,6 +523,11 @@ fn the_example_in_the_shipped_file_is_right_too() {
     assert_eq!(reading.told, Ok(vec![]));
     let names: Vec<_> = reading.agent.routes.iter().map(|r| &*r.name).collect();
     assert_eq!(names, ["demo", "test_http"]);
+    let [db] = &reading.chain.access[..] else {
+        panic!("{:?}", reading.chain);
+    };
+    assert_eq!((&*db.name, db.listen.len()), ("db", 1));
+    assert_eq!(db.to[0].to_string(), "db.example:5432");
 }
 
 #[test]

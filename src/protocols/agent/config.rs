@@ -10,6 +10,7 @@ use crate::config::{
     Entry, Item, Key, Kind, Secret, Settings, Value, plain, show_duration, show_size,
 };
 use crate::store;
+use crate::upstream::Target;
 
 /// The agent role's part of the configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,15 +40,6 @@ pub struct Route {
     pub fields: Vec<(String, Vec<Target>)>,
 }
 
-/// A host behind a field.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// A name or an IP address, without brackets.
-    pub host: String,
-    /// The port, never 0.
-    pub port: u16,
-}
-
 impl Config {
     /// Reads the role's keys; mistakes are left in `settings`.
     pub fn read(settings: &mut Settings) -> Config {
@@ -70,16 +62,6 @@ impl Config {
             ));
         }
         config
-    }
-}
-
-/// `host:port`, an IPv6 address in brackets.
-impl std::fmt::Display for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
-        }
     }
 }
 
@@ -159,7 +141,7 @@ fn target(item: &Item, settings: &mut Settings) -> Option<Target> {
     let host = host.and_then(|item| settings.host_of(&item));
     let port = service.and_then(|item| settings.port_of(&item));
     Some(Target {
-        host: host?,
+        host: host?.into(),
         port: port?,
     })
 }

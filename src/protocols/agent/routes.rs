@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 use super::config::Route;
 use crate::config::Secret;
 use crate::control::resolver::Names;
-use crate::upstream::{Target, Targets};
+use crate::upstream::Targets;
 
 /// A secret to compare with, kept as its digest; none lets everything pass.
 ///
@@ -72,13 +72,9 @@ impl Routes {
     pub fn new(routes: &[Route], connect_timeout: Duration, names: &Names) -> Self {
         let services = routes.iter().map(|route| {
             let fields = route.fields.iter().map(|(field, targets)| {
-                let list = targets.iter().map(|target| Target {
-                    host: target.host.as_str().into(),
-                    port: target.port,
-                });
                 let entry = Field {
                     name: Rc::from(field.as_str()),
-                    targets: Targets::new(list.collect(), connect_timeout, names.clone()),
+                    targets: Targets::new(targets.clone(), connect_timeout, names.clone()),
                 };
                 (field.as_bytes().into(), entry)
             });

@@ -13,7 +13,7 @@ use super::wire::{
 use crate::buffer::Ring;
 use crate::control::{self, Command};
 use crate::net::ConnKey;
-use crate::session::{Cause, Close, Cx, Event, RelayEnd, Relayed, Session};
+use crate::session::{Cause, Close, Cx, Event, Session};
 use crate::store::{Change, Update};
 use crate::upstream::{Dialling, Progress};
 
@@ -116,7 +116,7 @@ impl Session for AgentSession {
                 self.dialled(progress, says_ok, cx)
             }
             (_, Event::Reply { ticket, reply }) => self.answered(ticket, reply, cx),
-            (_, Event::Relayed(relayed)) => Err(closed_by(relayed)),
+            (_, Event::Relayed(relayed)) => Err(relayed.into()),
             (_, Event::Lost { why, .. }) => {
                 self.abandon_wait(cx);
                 Err(Close::downstream(Cause::Io("connection", why)))
@@ -132,8 +132,7 @@ impl Session for AgentSession {
             (Some(way), State::Dialling { dialling, .. }) => {
                 let target = dialling.target();
                 let (service, field) = (&way.service, &way.field);
-                let (host, port) = (&target.host, target.port);
-                write!(out, " service={service} field={field} to={host}:{port}")
+                write!(out, " service={service} field={field} to={target}")
             }
             (Some(way), _) => write!(out, " service={} field={}", way.service, way.field),
             _ => write!(out, " frames={}", self.frames),
@@ -551,15 +550,6 @@ impl AgentSession {
 
 fn failed<'a>(command: &'a [u8], message: &'a [u8]) -> Reply<'a> {
     Reply::Failed { command, message }
-}
-
-fn closed_by(relayed: Relayed) -> Close {
-    match relayed.end {
-        RelayEnd::Finished => Close::finished(),
-        RelayEnd::Idle => Close::own(Cause::Deadline("idle")),
-        RelayEnd::Broken(0, why) => Close::downstream(Cause::Io("relay", why)),
-        RelayEnd::Broken(_, why) => Close::upstream(Cause::Io("relay", why)),
-    }
 }
 
 /// The timer of the frame that must come whole, or of silence between frames.
