@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use towpath::protocols::agent::wire::{
-    AgentRequest, Answer, Dialect, MAX_PAYLOAD, REMOVE, Request, SET, decode_reply,
+    AgentRequest, Answer, Dialect, MAX_PAYLOAD, REMOVE, Request, decode_reply,
 };
 
 use super::super::agent::{MAX_WAIT, framed, query, set};
@@ -223,9 +223,8 @@ impl Crowd {
                 continue;
             }
             let handshake = note.since + HANDSHAKE;
-            let is_late = note.delivered.is_none_or(|at| at >= handshake);
-            if client.plan.is_sound() && is_late && note.closed >= Some(handshake) {
-                continue; // Its request came so slowly that a deadline may have been over before.
+            if self.may_be_late(client, note) {
+                continue;
             }
             match &client.plan {
                 Plan::Store {
@@ -264,6 +263,17 @@ impl Crowd {
         for backend in &self.backends {
             self.judge_dial(backend);
         }
+    }
+
+    /// Its request came so slowly, or could be read so late, that a deadline may have been over.
+    fn may_be_late(&self, client: &Client, note: &Note) -> bool {
+        let handshake = note.since + HANDSHAKE;
+        let late = note.delivered.is_none_or(|at| at >= handshake);
+        // With a used-up pool even what has arrived may be read too late. A relay that has begun
+        // has no such deadline, so only a traffic client's first one is excused.
+        let relays = matches!(client.plan, Plan::Traffic { .. });
+        let unread = self.weather.is_tight && (!relays || note.closed <= Some(handshake + GRAIN));
+        client.plan.is_sound() && (late || unread) && note.closed >= Some(handshake)
     }
 
     /// The replies are those of the model, in order; true when there is one to each request.
@@ -365,7 +375,13 @@ impl Crowd {
             answer.is_none_or(|answer| answer.code == 0)
         };
         let tellers = self.clients.iter().filter(tells);
-        tellers.map(|one| self.notes[one.socket.unwrap()]).collect()
+        let noted = |one: &Client| {
+            let note = self.notes[one.socket.unwrap()];
+            // Nobody knows what one that was reset has been told.
+            let answered = note.answered.filter(|_| !one.reset);
+            Note { answered, ..note }
+        };
+        tellers.map(noted).collect()
     }
 
     fn judge_traffic(&self, number: usize, fate: Fate, says_ok: bool, received: &[u8]) {
