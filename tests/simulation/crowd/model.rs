@@ -234,6 +234,9 @@ impl Crowd {
                     ..
                 } => {
                     let whole = self.judge_store(*dialect, asks, received, client);
+                    if whole && !client.reset {
+                        judge_end(*dialect, *stays, note);
+                    }
                     if *stays && whole && *dialect == Dialect::Document && !client.reset {
                         let delivered = note.delivered.unwrap();
                         self.assert_between(note.closed, delivered + IDLE, note.answered, IDLE);
@@ -448,6 +451,14 @@ impl Crowd {
         assert!(happened >= from, "{:?} early", from - happened);
         let until = until.unwrap() + after + GRAIN;
         assert!(happened <= until, "{:?} late", happened - until);
+    }
+}
+
+/// A stock client is closed with its last answer, another one when it has ended.
+fn judge_end(dialect: Dialect, stays: bool, note: &Note) {
+    match dialect {
+        Dialect::Stock => assert!(note.shut <= note.answered, "kept after its answer"),
+        Dialect::Document => assert!(stays || note.shut >= note.left, "closed by itself"),
     }
 }
 
