@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 
 pub use conn::{Conn, ConnKey, ConnMark, LinkKey, LinkMark};
 pub use kernel::{Kernel, KernelPipe, Poller, SocketOptions, bind, open, probe};
-pub use listener::{Listener, ListenerKey, ListenerMark};
+pub use listener::{FIRST_REST, Listener, ListenerKey, ListenerMark};
 pub use quota::{Place, Quota};
 
 /// One connected (or connecting) stream socket. Nothing here blocks.

@@ -52,7 +52,7 @@ impl<N: Network> Worker<N> {
                 Some((source, pumped)) => match pumped {
                     Pumped::Waiting => {}
                     Pumped::Budget => self.read_again(source),
-                    Pumped::Starved => self.starved.push(source),
+                    Pumped::Starved => self.starve(source),
                     Pumped::Ended => {}
                     Pumped::SourceBroke(why) => return self.break_link(key, from, why),
                     Pumped::TargetBroke(why) => {
