@@ -9,6 +9,7 @@ mod pipe;
 mod ring;
 
 pub use pipe::{Loan, Pipes};
+use ring::Chain;
 pub use ring::{Filled, Ring};
 
 /// The bytes of one block. Large enough that a full read announces bulk, small enough that ten
@@ -21,6 +22,10 @@ type Bytes = Box<[u8; BLOCK]>;
 /// kept warm.
 pub struct Pool {
     free: Vec<Bytes>,
+    /// Lists for rings that will have bytes. A ring owns its list behind one word, so the boxes
+    /// themselves are what is kept.
+    #[allow(clippy::vec_box)]
+    chains: Vec<Box<Chain>>,
     lent: usize,
     budget: usize,
 }
@@ -30,6 +35,7 @@ impl Pool {
     pub fn new(budget: usize) -> Self {
         Self {
             free: Vec::new(),
+            chains: Vec::new(),
             lent: 0,
             budget: (budget / BLOCK).max(LEAST),
         }
@@ -56,6 +62,16 @@ impl Pool {
         self.free.pop().unwrap_or_else(zeroed)
     }
 
+    fn spare_chain(&mut self) -> Box<Chain> {
+        self.chains.pop().unwrap_or_default()
+    }
+
+    fn put_away(&mut self, chain: Box<Chain>) {
+        if self.chains.len() < WARM {
+            self.chains.push(chain.emptied());
+        }
+    }
+
     fn give_back(&mut self, block: Bytes) {
         self.lent = self.lent.saturating_sub(1);
         if self.free.len() < WARM {
@@ -72,7 +88,7 @@ fn zeroed() -> Bytes {
     }
 }
 
-/// Free blocks kept for the next burst: 1 MiB; more go back to the allocator.
+/// Free blocks (and lists of blocks) kept for the next burst: 1 MiB; more go back to the allocator.
 const WARM: usize = 64;
 
 /// Even a tiny budget lends so many blocks, or nothing would move at all.

@@ -15,9 +15,15 @@ use std::io::{self, IoSlice, IoSliceMut};
 
 use super::{BLOCK, Bytes, Pool};
 
-/// Bytes waiting in order. An empty ring holds no block.
+/// Bytes waiting in order. An empty ring is one word: it holds no block, and no list of blocks.
 #[derive(Default)]
 pub struct Ring {
+    chain: Option<Box<Chain>>,
+}
+
+/// The blocks of a ring that has bytes; the pool keeps some of the empty ones for the next.
+#[derive(Default)]
+pub(super) struct Chain {
     blocks: VecDeque<Block>,
     len: usize,
     /// How many blocks in front have been consumed and await [`Ring::trim`].
@@ -27,7 +33,7 @@ pub struct Ring {
 /// Its length; the bytes are nobody's business in a log.
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ring({} bytes)", self.len)
+        write!(f, "Ring({} bytes)", self.len())
     }
 }
 
@@ -59,23 +65,23 @@ pub struct Filled {
 impl Ring {
     /// How many bytes wait.
     pub fn len(&self) -> usize {
-        self.len
+        self.chain.as_ref().map_or(0, |chain| chain.len)
     }
 
     /// True when no byte waits.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// The first run of bytes that lie side by side; empty only when the ring is.
     pub fn head(&self) -> &[u8] {
-        self.blocks.get(self.spent).map_or(&[], Block::filled)
+        self.live().next().map_or(&[], Block::filled)
     }
 
     /// Copies the bytes from `offset` on into `to`; how many there were.
     pub fn copy_to(&self, offset: usize, to: &mut [u8]) -> usize {
         let (mut skip, mut done) = (offset, 0);
-        for block in self.blocks.iter().skip(self.spent) {
+        for block in self.live() {
             let bytes = block.filled();
             if skip >= bytes.len() {
                 skip -= bytes.len();
@@ -95,7 +101,7 @@ impl Ring {
     /// Takes the first `count` bytes, at most all of them, out of the ring and appends them to
     /// `to`.
     pub fn take_into(&mut self, count: usize, to: &mut Vec<u8>) {
-        let mut left = count.min(self.len);
+        let mut left = count.min(self.len());
         while left > 0 {
             let head = self.head();
             let part = &head[..head.len().min(left)];
@@ -109,6 +115,101 @@ impl Ring {
     /// Drops the first `count` bytes, at most all of them. Their blocks stay until the engine
     /// trims the ring.
     pub fn consume(&mut self, count: usize) {
+        if let Some(chain) = &mut self.chain {
+            chain.consume(count);
+        }
+    }
+
+    /// Gives consumed blocks back, and the list of blocks when none is left.
+    pub fn trim(&mut self, pool: &mut Pool) {
+        let Some(chain) = &mut self.chain else { return };
+        chain.trim(pool);
+        if chain.blocks.is_empty()
+            && let Some(chain) = self.chain.take()
+        {
+            pool.put_away(chain);
+        }
+    }
+
+    /// Drops everything.
+    pub fn clear(&mut self, pool: &mut Pool) {
+        self.consume(self.len());
+        self.trim(pool);
+    }
+
+    /// Appends bytes that the worker made itself, past the pool's budget if need be.
+    pub fn push(&mut self, bytes: &[u8], pool: &mut Pool) {
+        if !bytes.is_empty() {
+            self.chain(pool).push(bytes, pool);
+        }
+    }
+
+    /// Moves everything that `other` holds behind what this ring holds; no byte is copied.
+    pub fn append(&mut self, other: &mut Ring, pool: &mut Pool) {
+        other.trim(pool);
+        if self.is_empty() {
+            self.clear(pool);
+            std::mem::swap(self, other);
+        } else if let (Some(own), Some(mut chain)) = (&mut self.chain, other.chain.take()) {
+            own.len += std::mem::take(&mut chain.len);
+            own.blocks.append(&mut chain.blocks);
+            pool.put_away(chain);
+        }
+    }
+
+    /// Reads into up to `most` blocks (the tail's free part first) by one call of `read`.
+    ///
+    /// `None` when the pool has no block left: nothing was called. An error leaves the ring as it
+    /// was.
+    pub fn fill(
+        &mut self,
+        pool: &mut Pool,
+        most: usize,
+        read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
+    ) -> Option<io::Result<Filled>> {
+        let outcome = self.chain(pool).fill(pool, most, read);
+        self.trim(pool);
+        outcome
+    }
+
+    /// Writes from the head by one call of `write`, consumes what it took and returns the count.
+    pub fn drain(
+        &mut self,
+        pool: &mut Pool,
+        write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut slices: [IoSlice<'_>; SLICES] = [IoSlice::new(&[]); SLICES];
+        let mut used = 0;
+        for (slice, block) in slices.iter_mut().zip(self.live()) {
+            *slice = IoSlice::new(block.filled());
+            used += 1;
+        }
+        let count = write(&slices[..used])?;
+        assert!(count <= self.len(), "a write took more than it was offered");
+        self.consume(count);
+        self.trim(pool);
+        Ok(count)
+    }
+
+    /// Debug sweep: the count agrees with the blocks, and no live block is empty.
+    pub fn check(&self) {
+        let filled = self.live().map(|block| block.filled().len());
+        assert_eq!(self.len(), filled.sum::<usize>());
+        assert!(self.live().all(|block| !block.filled().is_empty()));
+    }
+
+    fn chain(&mut self, pool: &mut Pool) -> &mut Chain {
+        self.chain.get_or_insert_with(|| pool.spare_chain())
+    }
+
+    fn live(&self) -> impl Iterator<Item = &Block> {
+        let chain = self.chain.iter();
+        chain.flat_map(|chain| chain.blocks.range(chain.spent..))
+    }
+}
+
+impl Chain {
+    fn consume(&mut self, count: usize) {
         let mut left = count.min(self.len);
         self.len -= left;
         while let Some(block) = self.blocks.get_mut(self.spent) {
@@ -122,24 +223,14 @@ impl Ring {
         }
     }
 
-    /// Gives consumed blocks back.
-    pub fn trim(&mut self, pool: &mut Pool) {
+    fn trim(&mut self, pool: &mut Pool) {
         for block in self.blocks.drain(..self.spent) {
             pool.give_back(block.bytes);
         }
         self.spent = 0;
     }
 
-    /// Drops everything.
-    pub fn clear(&mut self, pool: &mut Pool) {
-        self.consume(self.len);
-        self.trim(pool);
-        // After a burst the list of blocks itself is larger than an idle connection may hold.
-        self.blocks.shrink_to(LIST);
-    }
-
-    /// Appends bytes that the worker made itself, past the pool's budget if need be.
-    pub fn push(&mut self, mut bytes: &[u8], pool: &mut Pool) {
+    fn push(&mut self, mut bytes: &[u8], pool: &mut Pool) {
         self.len += bytes.len();
         while !bytes.is_empty() {
             let room = match self.blocks.back() {
@@ -161,18 +252,7 @@ impl Ring {
         }
     }
 
-    /// Moves everything that `other` holds behind what this ring holds; no byte is copied.
-    pub fn append(&mut self, other: &mut Ring, pool: &mut Pool) {
-        other.trim(pool);
-        self.len += std::mem::take(&mut other.len);
-        self.blocks.append(&mut other.blocks);
-    }
-
-    /// Reads into up to `most` blocks (the tail's free part first) by one call of `read`.
-    ///
-    /// `None` when the pool has no block left: nothing was called. An error leaves the ring as it
-    /// was.
-    pub fn fill(
+    fn fill(
         &mut self,
         pool: &mut Pool,
         most: usize,
@@ -237,25 +317,6 @@ impl Ring {
         Ok(Filled { count, room })
     }
 
-    /// Writes from the head by one call of `write`, consumes what it took and returns the count.
-    pub fn drain(
-        &mut self,
-        pool: &mut Pool,
-        write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
-    ) -> io::Result<usize> {
-        let mut slices: [IoSlice<'_>; SLICES] = [IoSlice::new(&[]); SLICES];
-        let mut used = 0;
-        for (slice, block) in slices.iter_mut().zip(self.blocks.range(self.spent..)) {
-            *slice = IoSlice::new(block.filled());
-            used += 1;
-        }
-        let count = write(&slices[..used])?;
-        assert!(count <= self.len, "a write took more than it was offered");
-        self.consume(count);
-        self.trim(pool);
-        Ok(count)
-    }
-
     fn grow(&mut self, bytes: Bytes) {
         self.blocks.push_back(Block {
             bytes,
@@ -264,19 +325,18 @@ impl Ring {
         });
     }
 
-    /// Debug sweep: the count agrees with the blocks, and no live block is empty.
-    pub fn check(&self) {
-        let live = || self.blocks.iter().skip(self.spent);
-        assert_eq!(self.len, live().map(|b| b.filled().len()).sum::<usize>());
-        assert!(live().all(|block| !block.filled().is_empty()));
+    /// Ready for the next ring: after a burst the list itself is larger than is worth keeping.
+    pub(super) fn emptied(mut self: Box<Self>) -> Box<Self> {
+        self.blocks.shrink_to(LIST);
+        self
     }
 }
 
 /// The most blocks that one vectored call covers: 256 KiB.
 const SLICES: usize = 16;
 
-/// Room for so many blocks stays allocated in an emptied ring.
-const LIST: usize = 4;
+/// Room for so many blocks stays allocated in a list that is kept.
+const LIST: usize = 16;
 
 #[cfg(test)]
 mod tests {

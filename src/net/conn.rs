@@ -3,11 +3,13 @@
 //! It is plain state: `worker` reads and writes it for sessions, `relay` for links.
 
 use std::io;
-use std::net::SocketAddr;
 
 use super::Stream;
 use crate::buffer::{Pool, Ring};
 use crate::reactor::{Key, SessionKey, TimerKey};
+
+/// Which end of a relayed pair: 0 or 1.
+pub type Side = u8;
 
 /// Marks the keys of a worker's connection table.
 pub enum ConnMark {}
@@ -28,15 +30,13 @@ pub struct Conn<S> {
     /// The session it belongs to; `None` while its last bytes are flushed after that has ended.
     pub owner: Option<SessionKey>,
     /// Its place in a relayed pair: the link, and which of the two it is.
-    pub link: Option<(LinkKey, usize)>,
+    pub link: Option<(LinkKey, Side)>,
     /// Read, not yet taken by the session.
     pub rx: Ring,
     /// To be written.
     pub tx: Ring,
     /// A connect timeout, or the deadline of the last flush.
     pub timer: Option<TimerKey>,
-    /// The peer's address.
-    pub peer: SocketAddr,
     /// What the session calls it (a connect's tag).
     pub tag: u32,
     /// The connect has not ended yet.
@@ -65,7 +65,7 @@ pub struct Conn<S> {
 
 impl<S: Stream> Conn<S> {
     /// A stream that is `connecting`, or connected.
-    pub fn new(stream: S, peer: SocketAddr, connecting: bool) -> Self {
+    pub fn new(stream: S, connecting: bool) -> Self {
         Self {
             stream,
             owner: None,
@@ -73,7 +73,6 @@ impl<S: Stream> Conn<S> {
             rx: Ring::default(),
             tx: Ring::default(),
             timer: None,
-            peer,
             tag: 0,
             connecting,
             // What a socket holds when it comes under watch is reported as its first event, so

@@ -1,6 +1,5 @@
 //! A listening socket and its protection against running out of descriptors.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use crate::reactor::{Key, TimerKey};
@@ -15,8 +14,8 @@ pub type ListenerKey = Key<ListenerMark>;
 pub struct Listener<L> {
     /// The socket.
     pub socket: L,
-    /// What the log calls it.
-    pub name: Rc<str>,
+    /// Which of its worker's names is its own, for the log.
+    pub name: u16,
     /// Which of the server's services its connections belong to.
     pub service: usize,
     /// Which of that service's listeners it is.
@@ -32,7 +31,7 @@ pub struct Listener<L> {
 
 impl<L> Listener<L> {
     /// A listener that may have connections waiting already.
-    pub fn new(socket: L, name: Rc<str>, service: usize, number: usize) -> Self {
+    pub fn new(socket: L, name: u16, service: usize, number: usize) -> Self {
         Self {
             socket,
             name,
@@ -71,7 +70,7 @@ mod tests {
 
     #[test]
     fn rests_double_up_to_half_a_second_and_start_over() {
-        let mut listener = Listener::new((), "test".into(), 0, 0);
+        let mut listener = Listener::new((), 0, 0, 0);
         let rests: Vec<_> = (0..8).map(|_| listener.next_rest().as_millis()).collect();
         assert_eq!(rests, [10, 20, 40, 80, 160, 320, 500, 500]);
         listener.accepted();

@@ -63,7 +63,8 @@ impl Place {
             return false;
         }
         *count += 1;
-        self.counted = Some(from);
+        drop(addresses);
+        self.counted = Some(Box::new(from));
         true
     }
 }
@@ -71,18 +72,21 @@ impl Place {
 /// One connection's place; dropping it frees it.
 pub struct Place {
     quota: Arc<Quota>,
-    counted: Option<IpAddr>,
+    /// Boxed, as most servers have no cap for each address.
+    counted: Option<Box<IpAddr>>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.quota.used.fetch_sub(1, Ordering::Relaxed);
-        let Some(address) = self.counted else { return };
+        let Some(address) = self.counted.take() else {
+            return;
+        };
         let mut addresses = self.quota.addresses.lock();
-        if let Some(count) = addresses.get_mut(&address) {
+        if let Some(count) = addresses.get_mut(&*address) {
             *count -= 1;
             if *count == 0 {
-                addresses.remove(&address);
+                addresses.remove(&*address);
             }
         }
     }

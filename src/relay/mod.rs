@@ -43,7 +43,7 @@ pub struct Link<P> {
     /// The two ways.
     pub directions: [Direction<P>; 2],
     /// Which end could be written to no more, and why.
-    pub broken: Option<(usize, io::ErrorKind)>,
+    pub broken: Option<(u8, io::ErrorKind)>,
     /// When a byte last moved.
     pub active: Instant,
     /// The idle timeout.

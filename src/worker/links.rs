@@ -97,7 +97,7 @@ impl<N: Network> Worker<N> {
         };
         link.directions[from].ended = true;
         link.directions[from].release(&mut self.pipes);
-        link.broken.get_or_insert((1 - from, why));
+        link.broken.get_or_insert((1 - from as u8, why));
         if let Some(target) = self.conns.get_mut(link.conns[1 - from]) {
             target.tx.clear(&mut self.pool);
             // Whatever its socket still holds can be read without a further event.
@@ -114,7 +114,7 @@ impl<N: Network> Worker<N> {
         };
         if link.directions.iter().all(|direction| direction.ended) {
             let end = match link.broken {
-                Some((side, why)) => RelayEnd::Broken(side, why),
+                Some((side, why)) => RelayEnd::Broken(usize::from(side), why),
                 None => RelayEnd::Finished,
             };
             self.close_link(key, end);

@@ -36,7 +36,14 @@ impl Journal {
     }
 
     /// The line about a session that has ended.
-    pub fn ended(&mut self, now: Instant, handle: Handle, slot: &Slot, close: &Close) {
+    pub fn ended(
+        &mut self,
+        now: Instant,
+        listener: &str,
+        handle: Handle,
+        slot: &Slot,
+        close: &Close,
+    ) {
         let fault = close.is_fault();
         let level = if fault {
             log::Level::Warn
@@ -46,7 +53,7 @@ impl Journal {
         if !log::log_enabled!(level) || (fault && !self.may_write(now, close.cause.word())) {
             return;
         }
-        let mut line = format!("{} {handle} from={}", slot.listener, slot.peer);
+        let mut line = format!("{listener} {handle} from={}", slot.peer);
         if let Some(session) = &slot.session {
             session.describe(&mut line);
         }

@@ -16,6 +16,7 @@
 //! `starved` hold a connection at most once each. Nobody outside ends a worker: a peer, a full
 //! table and a panicking session each end what they touch and no more.
 
+mod held;
 mod links;
 mod log;
 mod sessions;
@@ -23,13 +24,13 @@ mod sockets;
 
 use std::collections::VecDeque;
 use std::io;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
+use self::held::Held;
 use self::log::Journal;
 use crate::buffer::{Pipes, Pool};
 use crate::config::Way;
@@ -108,6 +109,8 @@ pub struct Worker<N: Network> {
     phase: u8,
     drain_over: bool,
     listeners: Table<Listener<N::Listener>, ListenerMark>,
+    /// What the log calls the listeners; they outlive them, for sessions do.
+    names: Vec<String>,
     conns: Table<Conn<N::Stream>, ConnMark>,
     sessions: Table<Slot, SessionMark>,
     links: Table<Link<PipeOf<N>>, LinkMark>,
@@ -149,9 +152,9 @@ pub struct Holdings {
 struct Slot {
     /// Taken out while it is being called.
     session: Option<Box<dyn Session>>,
-    /// The name of the listener that it came in by.
-    listener: Rc<str>,
-    conns: Vec<ConnKey>,
+    /// Which of the worker's names is that of the listener that it came in by.
+    listener: u16,
+    conns: Held,
     timers: [Option<TimerKey>; TIMERS],
     peer: std::net::SocketAddr,
     opened: Instant,
@@ -189,6 +192,7 @@ impl<N: Network> Worker<N> {
             phase: 0,
             drain_over: false,
             listeners: Table::new(MOST_LISTENERS),
+            names: Vec::new(),
             conns: Table::new(u32::MAX as usize >> 1),
             sessions: Table::new(most),
             links: Table::new(most),
@@ -270,18 +274,21 @@ impl<N: Network> Worker<N> {
             conn.rx.check();
             conn.tx.check();
             if let Some((link, side)) = conn.link {
-                let linked = self.links.get(link).map(|link| link.conns[side]);
+                let linked = self
+                    .links
+                    .get(link)
+                    .map(|link| link.conns[usize::from(side)]);
                 assert_eq!(linked, Some(key), "a pair and its connection disagree");
             }
             if let Some(slot) = conn.owner.and_then(|owner| self.sessions.get(owner)) {
                 assert!(
-                    slot.conns.contains(&key),
+                    slot.conns.iter().any(|held| held == key),
                     "a session has lost its connection"
                 );
             }
         }
         for (key, slot) in self.sessions.iter() {
-            for &conn in &slot.conns {
+            for conn in slot.conns.iter() {
                 let owner = self.conns.get(conn).and_then(|conn| conn.owner);
                 assert_eq!(owner, Some(key), "a session holds a connection of another");
             }

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::sockets::TX_LOW;
 use super::{Pending, Timer, Worker};
 use crate::buffer::Pool;
 use crate::control::{Reply, Request};
@@ -23,6 +24,9 @@ impl<S: Stream> Outlets for Wires<'_, S> {
             return; // It broke in this turn; the session will hear of it.
         };
         conn.tx.push(bytes, self.pool);
+        // Noted here and not after a write: the socket may take all of it at once, and a session
+        // that has paused because of it would hear nothing.
+        conn.tell_drained |= conn.tx.len() > TX_LOW;
         if !conn.dirty {
             conn.dirty = true;
             self.dirty.push(key);
@@ -191,7 +195,7 @@ impl<N: Network> Worker<N> {
         for timer in slot.timers.into_iter().flatten() {
             self.wheel.cancel(timer);
         }
-        for &conn in &slot.conns {
+        for conn in slot.conns.iter() {
             self.let_go(conn, close.is_graceful());
         }
         self.setup.counters.add(Metric::Ended, 1);
@@ -199,7 +203,9 @@ impl<N: Network> Worker<N> {
             self.setup.counters.add(Metric::Faulted, 1);
         }
         let handle = self.handle(key);
-        self.journal.ended(self.now, handle, &slot, &close);
+        let name = self.names.get(usize::from(slot.listener));
+        let name = name.map_or("", String::as_str);
+        self.journal.ended(self.now, name, handle, &slot, &close);
         drop(slot);
         self.wake_listeners();
     }

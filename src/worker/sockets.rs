@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
 
+use super::held::Held;
 use super::{Pending, Slot, Timer, Worker};
 use crate::net::{Conn, ConnKey, Listener, ListenerKey, Network, Place, Ready, Stream};
 use crate::reactor::SessionKey;
@@ -21,7 +21,9 @@ impl<N: Network> Worker<N> {
         service: usize,
         number: usize,
     ) -> io::Result<()> {
-        let listener = Listener::new(socket, listen.to_string().into(), service, number);
+        let name = u16::try_from(self.names.len()).unwrap_or(u16::MAX);
+        self.names.push(listen.to_string());
+        let listener = Listener::new(socket, name, service, number);
         let Ok(key) = self.listeners.insert(listener) else {
             return Err(io::Error::other("too many listeners"));
         };
@@ -52,7 +54,7 @@ impl<N: Network> Worker<N> {
                     let from = From {
                         service: listener.service,
                         number: listener.number,
-                        name: Rc::clone(&listener.name),
+                        name: listener.name,
                     };
                     self.welcome(stream, peer, from, place);
                 }
@@ -93,7 +95,7 @@ impl<N: Network> Worker<N> {
         let slot = Slot {
             session: Some(seat.accept(from.number)),
             listener: from.name,
-            conns: Vec::new(),
+            conns: Held::default(),
             timers: [None; TIMERS],
             peer,
             opened: self.now,
@@ -104,7 +106,7 @@ impl<N: Network> Worker<N> {
             self.setup.counters.add(Metric::Shed, 1);
             return;
         };
-        match self.adopt(session, Conn::new(stream, peer, false)) {
+        match self.adopt(session, Conn::new(stream, false)) {
             Ok(conn) => self.deliver(session, Event::Accepted { conn, peer }),
             Err(error) => {
                 let cause = Cause::Io("watch", error.kind());
@@ -127,7 +129,7 @@ impl<N: Network> Worker<N> {
             return Err(error);
         }
         if let Some(slot) = self.sessions.get_mut(session) {
-            slot.conns.push(key);
+            slot.conns.insert(key);
         }
         Ok(key)
     }
@@ -141,7 +143,7 @@ impl<N: Network> Worker<N> {
         listener.rest = self.wheel.arm(self.now, pause, Timer::Rest(key));
         self.resting += 1;
         self.setup.counters.add(Metric::Rested, 1);
-        let name = Rc::clone(&listener.name);
+        let name = &self.names[usize::from(listener.name)];
         self.journal.warn(self.now, "accept", || {
             format!("{name} accepting again in {pause:?}: {why}")
         });
@@ -167,7 +169,9 @@ impl<N: Network> Worker<N> {
         let Some(listener) = self.listeners.get_mut(key) else {
             return;
         };
-        listener.rest = None;
+        if listener.rest.take().is_none() {
+            return; // Woken by an earlier timer of this very pass, as a place became free.
+        }
         self.resting -= 1;
         self.network.restore_reserve();
         self.accept(key);
@@ -203,7 +207,7 @@ impl<N: Network> Worker<N> {
     ) {
         self.setup.counters.add(Metric::Dialled, 1);
         let dialled = self.network.dial(to).and_then(|stream| {
-            let mut conn = Conn::new(stream, to, true);
+            let mut conn = Conn::new(stream, true);
             conn.tag = tag;
             self.adopt(session, conn)
         });
@@ -283,7 +287,7 @@ impl<N: Network> Worker<N> {
             return;
         }
         match conn.link {
-            Some((link, side)) => self.advance_link(link, side),
+            Some((link, side)) => self.advance_link(link, usize::from(side)),
             None => {
                 self.flush(key);
                 self.read(key);
@@ -380,9 +384,8 @@ impl<N: Network> Worker<N> {
                 conn.tell_drained = false;
                 self.deliver(owner, Event::Drained { conn: key });
             }
-            Some(_) => {}
             None if conn.tx.is_empty() && (conn.ended || !conn.can_read) => self.discard(key),
-            None => {}
+            _ => {}
         }
     }
 
@@ -407,7 +410,7 @@ impl<N: Network> Worker<N> {
         if let Some(owner) = conn.owner
             && let Some(slot) = self.sessions.get_mut(owner)
         {
-            slot.conns.retain(|&held| held != key);
+            slot.conns.remove(key);
         }
         drop(conn);
         self.wake_listeners();
@@ -418,7 +421,7 @@ impl<N: Network> Worker<N> {
 struct From {
     service: usize,
     number: usize,
-    name: Rc<str>,
+    name: u16,
 }
 
 /// An accept that failed for the sake of the connection that was to be taken; the next may do.
@@ -445,4 +448,4 @@ fn concerns_one_connection(error: &io::Error) -> bool {
 const RX_HOLD: usize = 64 * 1024;
 
 /// A session that queued more than this is told when the queue has fallen to it.
-const TX_LOW: usize = 64 * 1024;
+pub(super) const TX_LOW: usize = 64 * 1024;

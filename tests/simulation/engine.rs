@@ -67,7 +67,7 @@ fn pair(house: &mut House, first: &[u8]) -> (usize, usize) {
 /// Both ends send, read, stall and end at random; every byte arrives, in order, both ways.
 #[test]
 fn a_relay_loses_nothing_whatever_the_pieces_and_stalls() {
-    seeds(300, |seed| {
+    seeds(150, |seed| {
         let shape = Shape {
             way: [Way::Auto, Way::Copy, Way::Splice][seed as usize % 3],
             ..Shape::default()

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use towpath::config::Way;
 use towpath::control::resolver::{Lookup, Names, Resolver};
-use towpath::control::{Control, Request};
+use towpath::control::{Command, Control, Request};
 use towpath::net::Quota;
-use towpath::reactor::{Bell, mailbox};
+use towpath::reactor::{Bell, Handle, SessionKey, mailbox};
 use towpath::session::{Listen, Seat};
 use towpath::stats::Counters;
-use towpath::store::{Limits, Memory, Store};
+use towpath::store::{Change, Limits, Memory, Store, Update};
 use towpath::worker::{Phase, Setup, Worker};
 
 use super::world::{Shared, SimNetwork, World};
@@ -132,6 +132,29 @@ impl House {
         self.turn();
     }
 
+    /// The control thread has been given every question.
+    pub fn has_caught_up(&self) -> bool {
+        self.questions.is_empty()
+    }
+
+    /// Turns until all that is ready has been told and done; time stands still.
+    pub fn quiesce(&mut self) {
+        for _ in 0..10_000 {
+            if !self.world.borrow().has_news() && self.worker.rest() != Some(Duration::ZERO) {
+                return;
+            }
+            self.turn();
+        }
+        panic!("the worker never comes to rest");
+    }
+
+    /// Time passes up to `until`, with a turn at each of the engine's deadlines.
+    pub fn wait(&mut self, until: Instant) {
+        while self.now < until {
+            self.pass(until - self.now);
+        }
+    }
+
     /// Everything is delivered, answered and read until nothing moves any more; time stands still.
     pub fn settle(&mut self) {
         let mut quiet = 0;
@@ -161,6 +184,26 @@ impl House {
             .filter(|socket| socket.is_over())
             .count();
         (received, over, self.worker.sessions())
+    }
+
+    /// True when the control thread would tell somebody of a change of this record. Sets it.
+    pub fn is_awaited(&mut self, id: &[u8], section: &[u8]) -> bool {
+        let update = Update {
+            id: id.into(),
+            section: section.into(),
+            change: Change::Set(Box::default()),
+        };
+        // No worker has this core, so the update's own answer goes nowhere.
+        let session = SessionKey::from_parts(0, 1).unwrap();
+        let nobody = Handle { core: 9, session };
+        let mut batch = vec![Request {
+            from: nobody,
+            ticket: 0,
+            command: Command::Update(update),
+        }];
+        self.quiesce();
+        self.control.step(&mut batch, self.now, self.unix);
+        self.worker.rest() == Some(Duration::ZERO)
     }
 
     /// Nothing is left of any session: tables, timers and blocks are back where they began.

@@ -13,6 +13,7 @@
 
 mod access;
 mod agent;
+mod crowd;
 mod engine;
 mod house;
 mod world;

@@ -73,7 +73,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    fn new(peer: SocketAddr, connecting: bool) -> Self {
+    fn new(peer: SocketAddr, connecting: bool, send_room: usize) -> Self {
         Self {
             peer,
             key: None,
@@ -86,7 +86,7 @@ impl Socket {
             refused: false,
             outbound: VecDeque::new(),
             held_back: Vec::new(),
-            send_room: SEND_BUFFER,
+            send_room,
             received: Vec::new(),
             shut: false,
             closed: false,
@@ -102,8 +102,14 @@ impl Socket {
         (self.shut || self.closed) && self.outbound.is_empty()
     }
 
-    pub fn is_connecting(&self) -> bool {
-        self.connecting
+    /// How many bytes the engine has written.
+    pub fn emitted(&self) -> usize {
+        self.received.len() + self.outbound.len()
+    }
+
+    /// How many bytes of the peer are still on the way.
+    pub fn undelivered(&self) -> usize {
+        self.wire.len()
     }
 
     fn has_news(&self) -> bool {
@@ -123,6 +129,8 @@ pub struct World {
     pub accept_calls: usize,
     /// Percent of connects and watches that fail at once.
     pub failures: usize,
+    /// What the kernel takes from the engine before the peer reads, for sockets to come.
+    pub send_room: usize,
 }
 
 pub type Shared = Rc<RefCell<World>>;
@@ -138,6 +146,7 @@ impl World {
             accept_errors: VecDeque::new(),
             accept_calls: 0,
             failures: 0,
+            send_room: SEND_BUFFER,
         }))
     }
 
@@ -146,7 +155,7 @@ impl World {
         let id = self.sockets.len();
         let port = 1024 + (id % 60_000) as u16;
         let peer = SocketAddr::from(([10, 1, 0, 1], port));
-        self.sockets.push(Socket::new(peer, false));
+        self.sockets.push(Socket::new(peer, false, self.send_room));
         self.backlog.push_back(id);
         self.backlog_news = true;
         id
@@ -213,6 +222,11 @@ impl World {
             self.deliver(id, usize::MAX);
             self.receive(id, usize::MAX);
         }
+    }
+
+    /// Something became ready that [`World::ready`] has not told yet.
+    pub fn has_news(&self) -> bool {
+        self.sockets.iter().any(Socket::has_news) || (self.backlog_news && self.listener.is_some())
     }
 
     /// A part of what became ready, in a random order, each thing once.
@@ -444,7 +458,8 @@ impl Network for SimNetwork {
             if world.random.chance(failures) {
                 return Err(io::ErrorKind::AddrNotAvailable.into());
             }
-            world.sockets.push(Socket::new(to, true));
+            let room = world.send_room;
+            world.sockets.push(Socket::new(to, true, room));
             world.sockets.len() - 1
         };
         Ok(self.stream(id))

@@ -460,10 +460,21 @@ impl AgentSession {
         if tag == WAIT {
             self.abandon_wait(cx);
             let state = std::mem::replace(&mut self.state, State::Reading);
-            let (State::Waiting { dialect, .. }, Some(conn)) = (state, self.client) else {
+            let (
+                State::Waiting {
+                    dialect,
+                    id,
+                    section,
+                },
+                Some(conn),
+            ) = (state, self.client)
+            else {
                 return Ok(());
             };
-            self.reply(conn, dialect, &Reply::Missing, cx);
+            // The word of an update may be on its way still, and its sender knows already.
+            if !self.reply_record(conn, dialect, &id, &section, cx) {
+                self.reply(conn, dialect, &Reply::Missing, cx);
+            }
             return self.go_on(conn, dialect, cx);
         }
         match std::mem::replace(&mut self.deadline, Deadline::Unarmed) {
