@@ -37,6 +37,10 @@ pub trait Stream {
     /// Makes the coming close a reset instead of a FIN.
     fn abort(&mut self);
 
+    /// Has the system watch over a connection that lasts: a vanished peer is noticed. Connections
+    /// that were accepted have this from their listener.
+    fn last(&mut self, options: SocketOptions);
+
     /// Moves up to `count` bytes from the socket into the pipe. `Ok(0)` is the end of the stream;
     /// `WouldBlock` means no bytes, or no room in a pipe that is not empty.
     fn splice_in(&mut self, pipe: &mut Self::Pipe, count: usize) -> io::Result<usize>;

@@ -37,7 +37,7 @@ use crate::config::Way;
 use crate::control::{Letter, Reply, Request};
 use crate::net::{
     Conn, ConnKey, ConnMark, LinkKey, LinkMark, Listener, ListenerKey, ListenerMark, Network,
-    Place, Quota, Ready, Stream, Watched,
+    Place, Quota, Ready, SocketOptions, Stream, Watched,
 };
 use crate::reactor::{Mailbox, SessionKey, SessionMark, Table, TimerKey, Wheel};
 use crate::relay::Link;
@@ -54,6 +54,8 @@ pub struct Setup {
     pub drain_timeout: Duration,
     /// Bytes that may wait on this core, half of them in rings, half in kernel pipes.
     pub buffer_memory: usize,
+    /// What connections that last are given.
+    pub socket_options: SocketOptions,
     /// How relayed bytes are moved.
     pub way: Way,
     /// Bytes of one kernel pipe; 0 for none.

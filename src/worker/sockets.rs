@@ -266,7 +266,11 @@ impl<N: Network> Worker<N> {
             }
             conn.can_read = ready.readable;
             conn.read_closed = ready.read_closed;
-            let outcome = conn.stream.connected();
+            // Writable and nothing wrong is a connection; only a failure needs to be asked for.
+            let outcome = match ready.hung_up {
+                true => conn.stream.connected(),
+                false => Ok(()),
+            };
             self.connect_ended(key, outcome);
             return self.advance(key);
         }
