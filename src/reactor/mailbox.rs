@@ -84,9 +84,11 @@ impl<M> Mailbox<M> {
         !self.letters.is_empty()
     }
 
-    /// True when a letter lies in the box or the bell has rung since the last [`Mailbox::open`].
+    /// True when a letter lies in the box or the bell has rung since the last [`Mailbox::open`]:
+    /// the loop opens before it sleeps. The box counts by itself, since the letters that an open
+    /// has left over have rung already.
     pub fn has_rung(&self) -> bool {
-        self.rung.load(Ordering::Acquire)
+        self.rung.load(Ordering::Acquire) || !self.letters.is_empty()
     }
 }
 
@@ -153,7 +155,9 @@ mod tests {
             address.post(letter).unwrap();
         }
         assert!(mailbox.open(2, |_| {}));
+        assert!(mailbox.has_rung(), "the loop would sleep over the last letter");
         assert!(!mailbox.open(2, |_| {}));
+        assert!(!mailbox.has_rung());
     }
 
     #[test]

@@ -93,6 +93,23 @@ impl<N: Network> Worker<N> {
         Some((source_key, pumped))
     }
 
+    /// Looks for a reset of a relayed connection whose end of the stream was read before: no read
+    /// would find it any more, and a write only once the other end has something to say.
+    pub(super) fn notice_reset(&mut self, key: ConnKey) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        let Some((link, side)) = conn.link.filter(|_| conn.ended) else {
+            return;
+        };
+        if let Err(error) = conn.stream.connected() {
+            let side = usize::from(side);
+            if self.abandon(link, 1 - side, error.kind()) {
+                self.break_link(link, side, error.kind());
+            }
+        }
+    }
+
     /// Gives up the way to a broken target; true when the way from it is over as well.
     fn abandon(&mut self, key: LinkKey, from: usize, why: io::ErrorKind) -> bool {
         let Some(link) = self.links.get_mut(key) else {

@@ -286,6 +286,9 @@ impl<N: Network> Worker<N> {
             }
         }
         self.advance(key);
+        if ready.hung_up {
+            self.notice_reset(key);
+        }
     }
 
     /// Does whatever a connection's readiness allows.

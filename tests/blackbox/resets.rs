@@ -182,6 +182,38 @@ fn a_backends_reset_reaches_a_client_that_has_ended_its_direction() {
     server.stop();
 }
 
+/// A backend that says when it has seen the client's end, and then keeps silent.
+fn speechless() -> (Backend, Receiver<End>) {
+    let (sender, ends) = channel();
+    let backend = Backend::serve(move |mut peer, _| {
+        let first = peer.rest().1;
+        let _ = sender.send(first);
+        let gone = peer.stream();
+        crate::support::until("the reset comes", || gone.take_error().unwrap().is_some());
+        let _ = sender.send(End::Reset);
+    });
+    (backend, ends)
+}
+
+#[test]
+fn a_reset_after_the_own_end_reaches_a_backend_that_says_nothing() {
+    let (backend, ends) = speechless();
+    for way in ["auto", "splice"] {
+        let server = Setup::to(backend.address)
+            .top(&format!("relay = \"{way}\""))
+            .start();
+        for _ in 0..5 {
+            let mut peer = server.open();
+            peer.finish();
+            assert_eq!(ends.recv_timeout(DEADLINE).unwrap(), End::Fin);
+            peer.reset();
+            assert_eq!(ends.recv_timeout(DEADLINE).unwrap(), End::Reset);
+        }
+        server.expect_open(0);
+        server.stop();
+    }
+}
+
 #[test]
 fn reset_while_draining_lets_the_drain_end() {
     let backend = Backend::echo();
