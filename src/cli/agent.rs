@@ -59,12 +59,33 @@ pub(super) fn parse(words: &[OsString], environment: Environment<'_>) -> Result<
         ))),
         Some("update") => parse_update(rest, environment),
         Some("query") => parse_query(rest, environment),
+        Some(flag) if is_flag(flag) => {
+            let flag = plain(flag);
+            let right = "as in towpath agent query ID SECTION --server ADDR";
+            Err(wrong(format!(
+                "{flag} belongs behind update or query, {right}"
+            )))
+        }
         _ => Err(wrong(unknown(
             "command",
             first,
             &["update", "query", "--help"],
         ))),
     }
+}
+
+/// Whether this is a flag of `update` or `query`, with or without a value.
+fn is_flag(word: &str) -> bool {
+    let name = word.split('=').next().unwrap_or(word);
+    let commands = [update_command(), query_command()];
+    let mut flags = commands
+        .iter()
+        .flat_map(|command| &command.groups)
+        .flat_map(|group| &group.flags);
+    flags.any(|flag| match name.strip_prefix("--") {
+        Some(long) => long == flag.long,
+        None => flag.short.is_some_and(|short| name == format!("-{short}")),
+    })
 }
 
 fn parse_update(words: &[OsString], environment: Environment<'_>) -> Result<Invocation, Usage> {
@@ -117,11 +138,53 @@ fn target(
     section: &str,
 ) -> Result<Target, Usage> {
     Ok(Target {
-        server: values.value("server").unwrap_or_else(|| SERVER.to_owned()),
+        server: server(command, values)?,
         token: token(command, values)?,
         id: id.to_owned(),
         section: section.to_owned(),
     })
+}
+
+/// A client's server: from its flag, its variable, or the default. Only its form is checked.
+pub(super) fn server(command: &Command, values: &Values<'_>) -> Result<String, Usage> {
+    let Some(text) = values.value("server") else {
+        return Ok(SERVER.to_owned());
+    };
+    let place = match values.given("server") {
+        Some(_) => "--server",
+        None => "TOWPATH_SERVER",
+    };
+    match server_of(&text) {
+        Ok(()) => Ok(text),
+        Err(message) => Err(command.wrong(format!("{place}: {message}"))),
+    }
+}
+
+/// Whether a text is a host and a port, and what would be right where it is not.
+fn server_of(text: &str) -> Result<(), String> {
+    let shown = plain(text);
+    let is_bare = |host: &str| host.contains(':') && !host.starts_with('[');
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, _)) if is_bare(host) => {
+            let example = "write an IPv6 address like \"[::1]:7100\"";
+            return Err(format!("\"{shown}\" has no brackets; {example}"));
+        }
+        Some((host, port)) if !text.ends_with(']') => (host, port),
+        _ => (text, ""),
+    };
+    if host.is_empty() {
+        return Err(format!("\"{shown}\" has no host; write \"{SERVER}\""));
+    }
+    if port.is_empty() {
+        let host = plain(host);
+        return Err(format!("\"{shown}\" has no port; write \"{host}:7100\""));
+    }
+    match port.parse::<u16>() {
+        Ok(1..) => Ok(()),
+        _ => Err(format!(
+            "\"{shown}\" is no server; its port is a number from 1 to 65535"
+        )),
+    }
 }
 
 /// A client's token: from the file that a flag names, or out of the environment.
@@ -150,7 +213,9 @@ pub(super) fn update(update: &Update) -> Result<(), Failure> {
     let target = &update.target;
     let (id, section) = (target.id.as_bytes(), target.section.as_bytes());
     // The value is read first: the server's patience with an open connection is bounded.
-    let value = update.source.as_ref().map(read).transpose()?;
+    let most = Options::default().longest_value(id, section);
+    let value = update.source.as_ref().map(|source| read(source, most));
+    let value = value.transpose()?;
     let mut client = connect("update", target)?;
     let done = match value {
         Some(value) => client.update(id, section, &value),
@@ -197,11 +262,12 @@ fn failure(command: &str, server: &str, error: &Error) -> Failure {
     Failure::new(FAILED, line)
 }
 
-fn read(source: &Source) -> Result<Vec<u8>, Failure> {
+/// Reads the value, which may have at most `most` bytes.
+fn read(source: &Source, most: usize) -> Result<Vec<u8>, Failure> {
     let (name, value) = match source {
-        Source::Stdin => ("stdin".to_owned(), bounded(&mut io::stdin().lock())),
+        Source::Stdin => ("stdin".to_owned(), bounded(&mut io::stdin().lock(), most)),
         Source::File(path) => {
-            let value = File::open(path).and_then(|mut file| bounded(&mut file));
+            let value = File::open(path).and_then(|mut file| bounded(&mut file, most));
             (plain(path), value)
         }
     };
@@ -210,17 +276,19 @@ fn read(source: &Source) -> Result<Vec<u8>, Failure> {
         Failure::new(FAILED, line)
     };
     let value = value.map_err(|error| failed(format!("cannot be read: {error}")))?;
-    match value.len() > LONGEST_VALUE {
-        true => Err(failed(format!("has more than {LONGEST_VALUE} bytes"))),
+    match value.len() > most {
+        true => Err(failed(format!(
+            "has more than {most} bytes, the longest value for this ID and SECTION"
+        ))),
         false => Ok(value),
     }
 }
 
-/// Reads to the end, but never more than one byte over the longest value.
-fn bounded(source: &mut dyn Read) -> io::Result<Vec<u8>> {
+/// Reads to the end, but never more than one byte over `most`.
+fn bounded(source: &mut dyn Read, most: usize) -> io::Result<Vec<u8>> {
     let mut value = Vec::new();
-    let most = u64::try_from(LONGEST_VALUE + 1).unwrap_or(u64::MAX);
-    source.take(most).read_to_end(&mut value)?;
+    let enough = u64::try_from(most).map_or(u64::MAX, |most| most.saturating_add(1));
+    source.take(enough).read_to_end(&mut value)?;
     Ok(value)
 }
 
@@ -246,7 +314,9 @@ fn calendar(seconds: i64) -> String {
 }
 
 fn update_command() -> Command {
-    let mut flags = SHARED.to_vec();
+    let token = "file with the token that the server wants before an update; or the token itself \
+                 in TOWPATH_TOKEN";
+    let mut flags = vec![SERVER_FLAG, token_flag(token)];
     flags.push(Flag::switch(
         "remove",
         "remove the value instead of writing one",
@@ -255,8 +325,8 @@ fn update_command() -> Command {
     Command {
         name: "agent update",
         usage: "ID SECTION [FILE] [FLAGS]",
-        about: "Writes a value to a server's store, from FILE or from stdin, at most 512K. When it \
-                returns without an error, the value is on the server's disk.",
+        about: "Writes a value to a server's store, from FILE or from stdin: at most 512K less 54 \
+                bytes, ID and SECTION, which share a frame with it. When it returns without an error, the value is on the server's disk.",
         groups: vec![Group {
             title: "Flags",
             flags,
@@ -270,7 +340,8 @@ fn update_command() -> Command {
 }
 
 fn query_command() -> Command {
-    let mut flags = SHARED.to_vec();
+    let token = "taken as agent update takes it, as TOWPATH_TOKEN is, but a query needs none";
+    let mut flags = vec![SERVER_FLAG, token_flag(token)];
     let wait = "wait this long for a value that is not there yet; the server has a bound too";
     flags.push(Flag::value("wait", "TIME", wait).default("0s"));
     flags.push(HELP);
@@ -290,27 +361,19 @@ fn query_command() -> Command {
     }
 }
 
-/// The flags of both.
-const SHARED: [Flag; 2] = [SERVER_FLAG, TOKEN_FLAG];
-
 /// Where every client finds its server.
 pub(super) const SERVER_FLAG: Flag = Flag::value("server", "ADDR", "the server, HOST:PORT")
     .short('s')
     .default(SERVER)
     .environment();
 
-/// Where every client finds its token.
-pub(super) const TOKEN_FLAG: Flag = Flag::value(
-    "token-file",
-    "FILE",
-    "file with the token; or the token itself in TOWPATH_TOKEN",
-);
+/// Where every client finds its token; `help` says whose it is.
+pub(super) fn token_flag(help: &'static str) -> Flag {
+    Flag::value("token-file", "FILE", help)
+}
 
 /// The server that is asked when none is named.
 pub(super) const SERVER: &str = "127.0.0.1:7100";
-
-/// The longest value that fits the protocol's frames, in bytes.
-const LONGEST_VALUE: usize = 512 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -335,10 +398,42 @@ mod tests {
 
     #[test]
     fn a_value_is_read_no_further_than_it_may_be_long() {
-        assert_eq!(
-            bounded(&mut io::repeat(1)).unwrap().len(),
-            LONGEST_VALUE + 1
+        assert_eq!(bounded(&mut io::repeat(1), 70_000).unwrap().len(), 70_001);
+        assert_eq!(bounded(&mut b"x".as_slice(), 1).unwrap(), b"x");
+    }
+
+    #[test]
+    fn the_help_tells_what_a_frame_leaves_for_the_value() {
+        let longest = Options::default().longest_value(b"id", b"section");
+        assert_eq!(longest, (512 << 10) - 54 - "id".len() - "section".len());
+        let help = update_command().help();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            help.contains("512K less 54 bytes, ID and SECTION"),
+            "{help}"
         );
-        assert_eq!(bounded(&mut b"x".as_slice()).unwrap(), b"x");
+    }
+
+    #[test]
+    fn a_server_is_a_host_and_a_port() {
+        for right in ["127.0.0.1:7100", "[::1]:7100", "relay.example:7100"] {
+            assert_eq!(server_of(right), Ok(()), "{right}");
+        }
+        for (wrong, hint) in [
+            ("127.0.0.1", "has no port; write \"127.0.0.1:7100\""),
+            (
+                "relay.example:",
+                "has no port; write \"relay.example:7100\"",
+            ),
+            ("[::1]", "has no port; write \"[::1]:7100\""),
+            ("::1", "write an IPv6 address like \"[::1]:7100\""),
+            (":7100", "has no host; write \"127.0.0.1:7100\""),
+            ("a:http", "port is a number from 1 to 65535"),
+            ("a:0", "port is a number from 1 to 65535"),
+            ("a:70000", "port is a number from 1 to 65535"),
+        ] {
+            let told = server_of(wrong).unwrap_err();
+            assert!(told.contains(hint), "{told}");
+        }
     }
 }

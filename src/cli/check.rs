@@ -92,11 +92,12 @@ fn limits(out: &mut String, limits: &Limits) -> fmt::Result {
     Ok(())
 }
 
-const ABOUT: &str = "Reads the configuration as serve would with the same flags, and prints what \
-                     serve would do, or every mistake with its place. Opens no socket. Exits 0, 78 \
-                     for a mistake in the configuration, or 2 where only flags are wrong.";
+const ABOUT: &str = "Reads the configuration as serve would with the same flags and environment, and \
+                     prints what serve would do, or every mistake with its place. Opens no socket. \
+                     Exits 0, 78 for a mistake in the configuration, or 2 where only flags are \
+                     wrong. TOWPATH_TOKEN is what agents must show before an update, as for serve.";
 
 const EXAMPLES: &[&str] = &[
     "towpath check",
-    "towpath check --config /etc/towpath.toml && systemctl reload towpath",
+    "towpath check --config /etc/towpath.toml && systemctl restart towpath",
 ];

@@ -187,8 +187,10 @@ impl Command {
         self.wrong(match fail {
             Fail::UnrecognizedOption(name) => {
                 let known = self.flags().map(|flag| flag.long);
-                let hint = nearest(name, known).unwrap_or("help");
-                format!("unknown flag {}; the nearest is --{hint}", dashed(name))
+                match nearest(name, known) {
+                    Some(hint) => format!("unknown flag {}; the nearest is --{hint}", dashed(name)),
+                    None => format!("unknown flag {}", dashed(name)),
+                }
             }
             Fail::ArgumentMissing(name) => {
                 let is_named = |flag: &&Flag| {

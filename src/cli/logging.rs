@@ -73,12 +73,12 @@ pub(super) fn level(command: &Command, level: Option<String>) -> Result<Option<S
     if LEVELS.contains(&level.as_str()) {
         return Ok(Some(level));
     }
-    let hint = nearest(&level, LEVELS.iter().copied()).unwrap_or("info");
-    let message = format!(
-        "--log {} is no level; the nearest is {hint}, all are {}",
-        plain(&level),
-        LEVELS.join(", ")
-    );
+    let hint = match nearest(&level, LEVELS.iter().copied()) {
+        Some(hint) => format!("the nearest is {hint}, all are"),
+        None => "levels are".to_owned(),
+    };
+    let (level, levels) = (plain(&level), LEVELS.join(", "));
+    let message = format!("--log {level} is no level; {hint} {levels}");
     Err(command.wrong(message))
 }
 

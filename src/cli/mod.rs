@@ -94,8 +94,10 @@ impl Invocation {
 fn unknown(what: &str, word: &OsString, known: &[&'static str]) -> String {
     let word = plain(&word.to_string_lossy());
     let what = if word.starts_with('-') { "flag" } else { what };
-    let hint = nearest(&word, known.iter().copied()).unwrap_or_default();
-    format!("unknown {what} {word}; the nearest is {hint}")
+    match nearest(&word, known.iter().copied()) {
+        Some(hint) => format!("unknown {what} {word}; the nearest is {hint}"),
+        None => format!("unknown {what} {word}; known: {}", known.join(", ")),
+    }
 }
 
 fn wrong(message: String) -> Usage {

@@ -61,9 +61,7 @@ pub(super) fn parse(words: &[OsString], environment: Environment<'_>) -> Result<
     let listen = listen.transpose();
     Ok(Invocation::Route(Request {
         way: Way {
-            server: values
-                .value("server")
-                .unwrap_or_else(|| agent::SERVER.to_owned()),
+            server: agent::server(&command, &values)?,
             service,
             field: field.clone(),
             token: agent::token(&command, &values)?,
@@ -262,7 +260,7 @@ fn command() -> Command {
             "NAME",
             "the service, as the server's configuration names it",
         ),
-        agent::TOKEN_FLAG,
+        agent::token_flag("file with the service's token; or the token itself in TOWPATH_TOKEN"),
         Flag::value(
             "listen",
             "ADDR",
@@ -276,8 +274,7 @@ fn command() -> Command {
     Command {
         name: "route",
         usage: "FIELD --service NAME [FLAGS]",
-        about: "Reaches what a server has under FIELD of a service, or under its field default. \
-                The token is the service's.",
+        about: "Reaches what a server has under FIELD of a service, or under its field default.",
         groups: vec![Group {
             title: "Flags",
             flags,

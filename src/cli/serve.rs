@@ -40,7 +40,9 @@ const ABOUT: &str = "Runs the server: every role that has an address to listen o
                      configuration file, which beats the default. TIME is like 250ms, 5s, 3m or 12h, \
                      SIZE like 16K, 8M or 1G, ADDR like 127.0.0.1:7100 or [::1]:7100, :7100 for every \
                      interface, or off; more of them by commas or by repeating the flag. A secret is \
-                     named by its file, or is itself in the environment: TOWPATH_TOKEN.";
+                     named by its file, or is itself in the environment: TOWPATH_TOKEN is what agents \
+                     must show before an update, in place of --token-file. Exits 2 where only flags \
+                     are wrong, 78 for a mistake in the configuration.";
 
 const EXAMPLES: &[&str] = &[
     "towpath serve",

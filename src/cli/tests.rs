@@ -89,7 +89,7 @@ fn wrong_command_lines_are_told_what_would_be_right() {
         ),
         (
             &["serve", "-x"],
-            "towpath serve: unknown flag -x; the nearest is --pin (see towpath serve --help)",
+            "towpath serve: unknown flag -x (see towpath serve --help)",
         ),
         (
             &["serve", "--workers"],
@@ -109,7 +109,15 @@ fn wrong_command_lines_are_told_what_would_be_right() {
         ),
         (
             &["serve", "--log", "verbose"],
-            "towpath serve: --log verbose is no level; the nearest is error, all are off, error, warn, info, debug, trace (see towpath serve --help)",
+            "towpath serve: --log verbose is no level; levels are off, error, warn, info, debug, trace (see towpath serve --help)",
+        ),
+        (
+            &["serve", "--log", "inf"],
+            "towpath serve: --log inf is no level; the nearest is info, all are off, error, warn, info, debug, trace (see towpath serve --help)",
+        ),
+        (
+            &["start"],
+            "towpath: unknown command start; known: serve, check, agent, route, --help, --version (see towpath --help)",
         ),
     ] {
         refuses(line, want);
@@ -146,6 +154,22 @@ fn wrong_command_lines_of_clients_are_told_what_would_be_right() {
         (
             &["agent", "update", "a", "b", "c", "--remove"],
             "towpath agent update: --remove takes no value, but got the file c (see towpath agent update --help)",
+        ),
+        (
+            &["agent", "--server", "127.0.0.1:7100", "query", "a", "b"],
+            "towpath agent: --server belongs behind update or query, as in towpath agent query ID SECTION --server ADDR (see towpath agent --help)",
+        ),
+        (
+            &["agent", "query", "a", "b", "--server", "127.0.0.1"],
+            "towpath agent query: --server: \"127.0.0.1\" has no port; write \"127.0.0.1:7100\" (see towpath agent query --help)",
+        ),
+        (
+            &["route", "f", "--service", "s", "-s", "relay.example"],
+            "towpath route: --server: \"relay.example\" has no port; write \"relay.example:7100\" (see towpath route --help)",
+        ),
+        (
+            &["route", "f", "--service", "s", "-l", "127.0.0.1"],
+            "towpath route: --listen: \"127.0.0.1\" has no port; write for example \"127.0.0.1:7000\" (see towpath route --help)",
         ),
         (
             &["route", "--service", "s"],
@@ -226,8 +250,19 @@ fn a_server_without_any_role_is_a_mistake() {
     let mistakes = plan::read(&request, &|_| None).unwrap_err();
     assert_eq!(
         mistakes[0].to_string(),
-        "conf/towpath.toml: error: no role is on; give one an address, such as \
+        "--agent: error: no role is on; give one an address, such as \
          `listen = [\"127.0.0.1:7100\"]` below `[agent]`, or --agent 127.0.0.1:7100"
+    );
+    assert_eq!(Failure::of_mistakes("check", &mistakes).code, exit::USAGE);
+    let Ok(Invocation::Check(request)) = parse(&["check"]) else {
+        panic!("not understood");
+    };
+    let off = |name: &str| (name == "TOWPATH_AGENT").then(|| OsString::from("off"));
+    let mistakes = plan::read(&request, &off).unwrap_err();
+    let told = mistakes[0].to_string();
+    assert!(
+        told.starts_with("TOWPATH_AGENT: error: no role is on; "),
+        "{told}"
     );
     assert_eq!(
         Failure::of_mistakes("check", &mistakes).code,
@@ -250,6 +285,26 @@ fn flags_alone_are_a_usage_error() {
             "see towpath check --help",
         ]
     );
+}
+
+#[test]
+fn a_server_of_the_environment_is_checked_as_its_flag_is() {
+    let words: Vec<OsString> = ["agent", "query", "a", "b"].map(OsString::from).into();
+    let environment = |name: &str| (name == "TOWPATH_SERVER").then(|| OsString::from("::1"));
+    let told = Invocation::parse(&words, &environment).map(|_| ());
+    assert_eq!(
+        told.unwrap_err().to_string(),
+        "towpath agent query: TOWPATH_SERVER: \"::1\" has no brackets; write an IPv6 address like \
+         \"[::1]:7100\" (see towpath agent query --help)"
+    );
+}
+
+#[test]
+fn every_command_that_takes_a_token_tells_what_for() {
+    for line in HELPS.iter().filter(|line| line.len() > 1) {
+        let text = prints(line);
+        assert!(text.contains("TOWPATH_TOKEN"), "{line:?}");
+    }
 }
 
 #[test]

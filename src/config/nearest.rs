@@ -1,12 +1,18 @@
 //! Which known name a mistyped one was meant to be. Pure text; the keys of the file, the flags and
 //! the commands all ask here.
 
-/// The known name with the smallest edit distance to `name`. The earlier one wins a tie; there is
-/// none only when nothing is known.
+/// The known name with the smallest edit distance to `name`, the earlier one of two; none where no
+/// name is so near that it may have been meant: by two slips, or by one in three letters, and with
+/// a letter left that is right.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    known
+    let length = name.chars().count();
+    let measured = known
         .into_iter()
-        .min_by_key(|candidate| distance(name, candidate))
+        .map(|known| (distance(name, known), known));
+    let near = measured.filter(|(slips, known)| {
+        *slips <= (length / 3).max(2) && *slips < length.max(known.chars().count())
+    });
+    near.min_by_key(|(slips, _)| *slips).map(|(_, known)| known)
 }
 
 /// How many letters must be put in, left out, changed, or swapped with their neighbour to turn
@@ -61,5 +67,25 @@ mod tests {
         assert_eq!(nearest("lisen", ["token", "listen"]), Some("listen"));
         assert_eq!(nearest("ac", ["ab", "ad"]), Some("ab"));
         assert_eq!(nearest("x", []), None);
+    }
+
+    #[test]
+    fn what_is_not_near_is_no_hint() {
+        for (name, known) in [
+            ("lots", "off"),
+            ("x", "h"),
+            ("xy", "ab"),
+            ("node", "routes"),
+            ("verbose", "error"),
+        ] {
+            assert_eq!(nearest(name, [known]), None, "{name}");
+        }
+        for (name, known) in [
+            ("h", "hi"),
+            ("configuraton", "configuration"),
+            ("of", "off"),
+        ] {
+            assert_eq!(nearest(name, [known]), Some(known), "{name}");
+        }
     }
 }

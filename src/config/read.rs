@@ -410,8 +410,12 @@ impl Settings {
     fn service(&mut self, name: &str) -> Result<u16, String> {
         let services = self.services();
         services.port(name).ok_or_else(|| {
-            let (name, near) = (plain(name), services.nearest(name).unwrap_or_default());
-            format!(r#""{name}" is neither a port nor a known service; the nearest is "{near}""#)
+            let shown = plain(name);
+            let hint = match services.nearest(name) {
+                Some(near) => format!(r#"the nearest is "{near}""#),
+                None => "write the port's number".to_owned(),
+            };
+            format!(r#""{shown}" is neither a port nor a known service; {hint}"#)
         })
     }
 

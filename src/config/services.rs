@@ -54,7 +54,7 @@ impl Services {
             .map(|&(_, port)| port)
     }
 
-    /// The known name that is most like this one.
+    /// The known name that this one may have been meant as.
     pub(super) fn nearest(&self, name: &str) -> Option<&str> {
         super::nearest(name, self.known.iter().map(|(known, _)| known.as_str()))
     }

@@ -145,6 +145,15 @@ impl Settings {
         self.mistakes.push(Mistake { place, message });
     }
 
+    /// Notes a mistake of a key's value at the place that the value came from, or of the whole
+    /// configuration where it is the default's.
+    pub fn mistake_of(&mut self, path: &'static str, message: String) {
+        match self.find(path).map(|found| found.place) {
+            Some(Place::Whole) | None => self.mistake_in_whole(message),
+            Some(place) => self.mistake_at(place, message),
+        }
+    }
+
     /// Notes what is allowed but hardly meant.
     pub fn warn(&mut self, message: String) {
         self.warnings.push(message);
@@ -285,15 +294,19 @@ impl Settings {
         })
     }
 
-    /// Notes an unknown key with the nearest of those that are known there.
+    /// Notes an unknown key with the nearest of those that are known there, or with all of them.
     pub(super) fn unknown(&mut self, entry: &Entry, known: &[&str]) {
         let name = plain(&entry.name);
-        let hint = nearest(&entry.name, known.iter().copied()).unwrap_or_default();
-        let message = match entry.item.value {
-            Value::Table(_) => {
-                format!("unknown table `{name}`; the nearest known name is `{hint}`")
-            }
-            _ => format!("unknown key `{name}`; the nearest known one is `{hint}`"),
+        let (what, one) = match entry.item.value {
+            Value::Table(_) => ("table", "name"),
+            _ => ("key", "one"),
+        };
+        let message = match nearest(&entry.name, known.iter().copied()) {
+            Some(hint) => format!("unknown {what} `{name}`; the nearest known {one} is `{hint}`"),
+            None => format!(
+                "unknown {what} `{name}`; known here: `{}`",
+                known.join("`, `")
+            ),
         };
         self.mistake(entry.at, message);
     }

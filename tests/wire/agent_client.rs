@@ -311,7 +311,8 @@ fn a_large_record_comes_back_and_one_too_large_is_not_sent() {
         error,
         Error::TooLong {
             length: 524_289,
-            most: MAX_PAYLOAD
+            most: MAX_PAYLOAD,
+            longest_value: Some(524_224),
         }
     ));
     server.join().unwrap();

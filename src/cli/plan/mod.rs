@@ -64,7 +64,7 @@ pub(super) fn read(
         .map(|protocol| protocol.read(&mut settings))
         .collect();
     if roles.iter().all(|role| role.listen().is_empty()) && settings.is_clean() {
-        settings.mistake_in_whole(NOTHING_ON.to_owned());
+        blame(&mut settings, NOTHING_ON.to_owned());
     }
     let warnings = settings.finish()?;
     let address_file = request.address_file.clone();
@@ -77,6 +77,16 @@ pub(super) fn read(
         warnings,
         file,
     })
+}
+
+/// Notes that nothing listens, at the first key that could have said where: the one who turned it
+/// off is told so.
+fn blame(settings: &mut Settings, message: String) {
+    let is_addresses = |key: &&Key| matches!(key.kind, Kind::Addresses);
+    match all_keys().find(is_addresses) {
+        Some(key) => settings.mistake_of(key.path, message),
+        None => settings.mistake_in_whole(message),
+    }
 }
 
 /// Understands the words behind `serve` or `check`.

@@ -154,7 +154,7 @@ fn every_mistake_is_told_at_once_in_the_order_of_the_file() {
             "t.toml:2:7: error: `pin`: wants true or false; found the number 3",
             "t.toml:4:16: error: `idle_timeout`: the duration 600 has no unit; \
              write \"600s\" or \"600000ms\"",
-            "t.toml:5:2: error: unknown table `node`; the nearest known name is `routes`",
+            "t.toml:5:2: error: unknown table `node`; known here: `limits`, `agent`, `routes`, `chain`",
             "t.toml:8:1: error: unknown key `tokn`; the nearest known one is `token`",
         ],
     );
@@ -177,7 +177,7 @@ fn a_key_that_each_role_has_for_itself_sends_nobody_to_another_role() {
     refuses(
         "[chain]\nlisten = ':7300'\n[chian]\n",
         &[
-            "t.toml:2:1: error: unknown key `listen`; the nearest known one is `access`",
+            "t.toml:2:1: error: unknown key `listen`; known here: `access`",
             "t.toml:3:2: error: unknown table `chian`; the nearest known name is `chain`",
         ],
     );
@@ -438,7 +438,7 @@ fn mistakes_of_routes_are_told_where_they_stand() {
         ("x = []", format!("5: error: an empty list of hosts; write {host}")),
         ("x = { host = 'h' }", format!("5: error: no `service`; write {host}")),
         ("x = { service = 1 }", format!("5: error: no `host`; write {host}")),
-        ("x = { host = 'h', service = 1, prt = 2 }", "32: error: unknown key `prt`; the nearest known one is `host`".into()),
+        ("x = { host = 'h', service = 1, prt = 2 }", "32: error: unknown key `prt`; known here: `host`, `service`".into()),
         ("x = { host = 'h', service = 0 }", "29: error: `service`: a port is from 1 to 65535; found 0".into()),
         ("x = { host = 'h', service = '65536' }", "29: error: `service`: a port is from 1 to 65535; found 65536".into()),
         ("x = { host = 'h', service = -1 }", "29: error: `service`: a port is from 1 to 65535; found -1".into()),

@@ -25,6 +25,8 @@ pub enum Error {
         length: usize,
         /// The limit.
         most: usize,
+        /// For an update: how long a value may be beside its id and section, if any fits.
+        longest_value: Option<usize>,
     },
     /// The server understood the request and did not do it.
     Refused {
@@ -78,11 +80,22 @@ impl fmt::Display for Error {
         match self {
             Self::Resolve(source) => write!(f, "the server's name has no address: {source}"),
             Self::Connect { address, source } => write!(f, "cannot connect to {address}: {source}"),
-            Self::TooLong { length, most } => {
+            Self::TooLong {
+                length,
+                most,
+                longest_value,
+            } => {
                 write!(
                     f,
                     "the request has {length} bytes, over the limit of {most}"
-                )
+                )?;
+                match longest_value {
+                    Some(longest) => write!(
+                        f,
+                        "; beside this id and section a value may have at most {longest}"
+                    ),
+                    None => Ok(()),
+                }
             }
             Self::Refused { command, message } => {
                 write!(f, "the server refused the {command}: {message}")

@@ -272,6 +272,23 @@ pub struct Options {
     pub max_payload: usize,
 }
 
+impl Options {
+    /// The longest value that fits beside these names, in bytes: [`Options::max_payload`] without
+    /// what the frame's other fields take; 0 when the names alone are too long.
+    pub fn longest_value(&self, id: &[u8], section: &[u8]) -> usize {
+        let update = Request::Agent(AgentRequest::Update {
+            id,
+            section,
+            data: &[],
+            op: SET,
+        });
+        let mut frame = Vec::new();
+        wire::encode_request(&mut frame, self.dialect, [0; 4], &update);
+        let others = frame.len() - self.dialect.header_len();
+        self.max_payload.saturating_sub(others)
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -330,7 +347,17 @@ impl Masks {
         let length = out.len() - start - options.dialect.header_len();
         if length > options.max_payload {
             let most = options.max_payload;
-            return Err(Error::TooLong { length, most });
+            let longest_value = match request {
+                Request::Agent(AgentRequest::Update { data, .. }) => {
+                    (data.len() + most).checked_sub(length)
+                }
+                _ => None,
+            };
+            return Err(Error::TooLong {
+                length,
+                most,
+                longest_value,
+            });
         }
         Ok(())
     }
