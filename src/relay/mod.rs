@@ -166,7 +166,11 @@ impl<P> Direction<P> {
                 Step::Stop(pumped) => break pumped,
             }
         };
-        self.settle(target, means, budget - left);
+        // Used up, the budget means that the next turn goes on right here: what is held back leaves
+        // with what follows.
+        if pumped != Pumped::Budget {
+            self.settle(target, means, budget - left);
+        }
         pumped
     }
 
