@@ -19,10 +19,16 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::config::Core;
-use crate::session::{Listen, Role};
+use crate::protocols::PROTOCOLS;
+use crate::session::{Listen, Protocol, Role};
 use crate::store::OpenError;
 
 pub use boot::run;
+
+/// Every protocol that this server can speak, in the order of the help text.
+pub fn protocols() -> &'static [&'static dyn Protocol] {
+    PROTOCOLS
+}
 
 /// What a server is to do.
 #[derive(Debug)]

@@ -28,6 +28,8 @@ pub struct Pool {
     chains: Vec<Box<Chain>>,
     lent: usize,
     budget: usize,
+    /// The fewest free blocks there were since [`Pool::drop_spare`].
+    least_free: usize,
 }
 
 impl Pool {
@@ -37,6 +39,7 @@ impl Pool {
             free: Vec::new(),
             chains: Vec::new(),
             lent: 0,
+            least_free: 0,
             budget: (budget / BLOCK).max(LEAST),
         }
     }
@@ -59,7 +62,20 @@ impl Pool {
     /// A block for bytes that must not be dropped, past the budget if need be.
     fn take_beyond(&mut self) -> Bytes {
         self.lent += 1;
-        self.free.pop().unwrap_or_else(zeroed)
+        let block = self.free.pop().unwrap_or_else(zeroed);
+        self.least_free = self.least_free.min(self.free.len());
+        block
+    }
+
+    /// True when free blocks are kept.
+    pub fn has_spare(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    /// Gives the free blocks back to the allocator that have not been needed since the last call.
+    pub fn drop_spare(&mut self) {
+        self.free.truncate(self.free.len() - self.least_free);
+        self.least_free = self.free.len();
     }
 
     fn spare_chain(&mut self) -> Box<Chain> {

@@ -12,6 +12,8 @@ pub struct Pipes<P> {
     lent: usize,
     most: usize,
     capacity: usize,
+    /// The fewest free pipes there were since [`Pipes::drop_spare`].
+    least_free: usize,
     /// Set when the system gave no pipe: counts the loans that are refused before it is asked
     /// again, so that a system without pipes costs one call in a thousand.
     pause: usize,
@@ -37,6 +39,7 @@ impl<P> Pipes<P> {
             lent: 0,
             most,
             capacity,
+            least_free: 0,
             pause: 0,
         }
     }
@@ -71,8 +74,20 @@ impl<P> Pipes<P> {
                 }
             },
         };
+        self.least_free = self.least_free.min(self.free.len());
         self.lent += 1;
         Some(Loan { pipe, pending: 0 })
+    }
+
+    /// True when free pipes are kept.
+    pub fn has_spare(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    /// Closes the free pipes that have not been needed since the last call.
+    pub fn drop_spare(&mut self) {
+        self.free.truncate(self.free.len() - self.least_free);
+        self.least_free = self.free.len();
     }
 
     /// Takes a pipe back. One with bytes in it is closed: they belonged to a pair that has broken.
@@ -120,6 +135,23 @@ mod tests {
             4
         );
         assert_eq!(pipes.take(|_| Ok(99)).unwrap().pipe, 99);
+    }
+
+    #[test]
+    fn pipes_that_nobody_needs_are_closed() {
+        let mut pipes: Pipes<()> = Pipes::new(8 << 20, 1 << 20);
+        let loans: Vec<_> = (0..4).filter_map(|_| pipes.take(|_| Ok(()))).collect();
+        for loan in loans {
+            pipes.give_back(loan);
+        }
+        pipes.drop_spare();
+        assert_eq!(pipes.free.len(), 4, "all were in use a moment ago");
+        let loan = pipes.take(|_| Ok(())).unwrap();
+        pipes.give_back(loan);
+        pipes.drop_spare();
+        assert_eq!(pipes.free.len(), 1, "three were not needed");
+        pipes.drop_spare();
+        assert!(!pipes.has_spare());
     }
 
     #[test]

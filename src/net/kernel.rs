@@ -32,7 +32,6 @@ pub struct SocketOptions {
 /// One core's sockets, as its worker makes and watches them.
 pub struct Kernel {
     registry: Registry,
-    options: SocketOptions,
     reserve: Option<File>,
 }
 
@@ -43,12 +42,11 @@ pub struct Poller {
 }
 
 /// A poll, the sockets under it, and the bell that ends its sleep.
-pub fn open(options: SocketOptions) -> io::Result<(Poller, Kernel, Arc<dyn Bell>)> {
+pub fn open() -> io::Result<(Poller, Kernel, Arc<dyn Bell>)> {
     let poll = Poll::new()?;
     let bell = Arc::new(Waker::new(poll.registry(), BELL)?);
     let kernel = Kernel {
         registry: poll.registry().try_clone()?,
-        options,
         reserve: Some(sys::reserve_descriptor()?),
     };
     let poller = Poller {
@@ -102,7 +100,7 @@ impl Network for Kernel {
     fn dial(&mut self, to: SocketAddr) -> io::Result<TcpStream> {
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
-        self.options.apply(&socket)?;
+        socket.set_tcp_nodelay(true)?;
         match socket.connect(&to.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
             _ => Ok(TcpStream::from_std(socket.into())),
@@ -181,6 +179,11 @@ impl Stream for TcpStream {
         let _ = SockRef::from(&*self).set_linger(Some(Duration::ZERO));
     }
 
+    fn last(&mut self, options: SocketOptions) {
+        // Failing means that the socket is gone already.
+        let _ = options.watch_over(&SockRef::from(&*self));
+    }
+
     fn splice_in(&mut self, pipe: &mut KernelPipe, count: usize) -> io::Result<usize> {
         sys::splice(self.as_fd(), pipe.writing.as_fd(), count, false)
     }
@@ -197,8 +200,7 @@ impl Stream for TcpStream {
 }
 
 impl SocketOptions {
-    fn apply(&self, socket: &Socket) -> io::Result<()> {
-        socket.set_tcp_nodelay(true)?;
+    fn watch_over(&self, socket: &Socket) -> io::Result<()> {
         socket.set_tcp_user_timeout(Some(self.user_timeout))?;
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(self.keepalive))
     }
@@ -217,7 +219,8 @@ pub fn bind(address: SocketAddr, options: SocketOptions) -> io::Result<TcpListen
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
-    options.apply(&socket)?;
+    socket.set_tcp_nodelay(true)?;
+    options.watch_over(&socket)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(TcpListener::from_std(socket.into()))
@@ -298,7 +301,7 @@ mod tests {
         let gone = bind("127.0.0.1:0".parse().unwrap(), OPTIONS).unwrap();
         let nobody = gone.local_addr().unwrap();
         drop(gone);
-        let (mut poller, mut kernel, _bell) = open(OPTIONS).unwrap();
+        let (mut poller, mut kernel, _bell) = open().unwrap();
         let mut stream = kernel.dial(nobody).unwrap();
         let key = Key::from_parts(3, 5).unwrap();
         kernel.watch(&mut stream, key).unwrap();
@@ -315,7 +318,7 @@ mod tests {
 
     #[test]
     fn the_bell_ends_a_sleep() {
-        let (mut poller, _kernel, bell) = open(OPTIONS).unwrap();
+        let (mut poller, _kernel, bell) = open().unwrap();
         // A bell that is dropped is silent, so this thread keeps it, as a mailbox does.
         let rung = Arc::clone(&bell);
         let ringer = std::thread::spawn(move || rung.ring());

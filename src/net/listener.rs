@@ -58,7 +58,8 @@ impl<L> Listener<L> {
     }
 }
 
-const FIRST_REST: Duration = Duration::from_millis(10);
+/// The first rest of a row.
+pub const FIRST_REST: Duration = Duration::from_millis(10);
 
 /// Two tries a second cost nothing, and a freed descriptor is used within half a second even when
 /// another core freed it.

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 
 pub use conn::{Conn, ConnKey, ConnMark, LinkKey, LinkMark};
 pub use kernel::{Kernel, KernelPipe, Poller, SocketOptions, bind, open, probe};
-pub use listener::{Listener, ListenerKey, ListenerMark};
+pub use listener::{FIRST_REST, Listener, ListenerKey, ListenerMark};
 pub use quota::{Place, Quota};
 
 /// One connected (or connecting) stream socket. Nothing here blocks.
@@ -36,6 +36,10 @@ pub trait Stream {
 
     /// Makes the coming close a reset instead of a FIN.
     fn abort(&mut self);
+
+    /// Has the system watch over a connection that lasts: a vanished peer is noticed. Connections
+    /// that were accepted have this from their listener.
+    fn last(&mut self, options: SocketOptions);
 
     /// Moves up to `count` bytes from the socket into the pipe. `Ok(0)` is the end of the stream;
     /// `WouldBlock` means no bytes, or no room in a pipe that is not empty.

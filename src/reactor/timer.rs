@@ -103,9 +103,9 @@ impl<T> Wheel<T> {
         Some(self.start + Duration::from_micros(tick * TICK.as_micros() as u64))
     }
 
-    /// Fires every timer that is due at `now`, in the order of their ticks; within one tick in
+    /// Fires every timer that is due at `now`, with its key, in the order of their ticks; within one tick in
     /// no promised order.
-    pub fn expire(&mut self, now: Instant, mut fire: impl FnMut(T)) {
+    pub fn expire(&mut self, now: Instant, mut fire: impl FnMut(TimerKey, T)) {
         let until = self.tick_of(now, false);
         while let Some(tick) = self.next_occupied() {
             if tick > until {
@@ -154,7 +154,7 @@ impl<T> Wheel<T> {
         }
     }
 
-    fn fire_slot(&mut self, slot: usize, fire: &mut impl FnMut(T)) {
+    fn fire_slot(&mut self, slot: usize, fire: &mut impl FnMut(TimerKey, T)) {
         let mut next = self.levels[0].heads[slot].take();
         self.levels[0].occupied &= !(1 << slot);
         while let Some(key) = next {
@@ -162,7 +162,7 @@ impl<T> Wheel<T> {
                 break;
             };
             next = armed.next;
-            fire(armed.value);
+            fire(key, armed.value);
         }
     }
 
@@ -228,7 +228,7 @@ mod tests {
 
     fn fired(wheel: &mut Wheel<u64>, now: Instant) -> Vec<u64> {
         let mut out = Vec::new();
-        wheel.expire(now, |value| out.push(value));
+        wheel.expire(now, |_, value| out.push(value));
         out
     }
 

@@ -44,6 +44,8 @@ pub struct Link<P> {
     pub directions: [Direction<P>; 2],
     /// Which end could be written to no more, and why.
     pub broken: Option<(u8, io::ErrorKind)>,
+    /// The dialled end is under the system's watch.
+    pub lasts: bool,
     /// When a byte last moved.
     pub active: Instant,
     /// The idle timeout.
@@ -82,6 +84,8 @@ pub struct Means<'a, N: Network> {
     pub network: &'a mut N,
     /// How bytes are to be moved.
     pub way: Way,
+    /// The other direction of the pair has ended.
+    pub last_way: bool,
 }
 
 /// Why a pump stopped for now.
@@ -264,6 +268,11 @@ impl<P> Direction<P> {
     {
         if self.loan.as_ref().is_some_and(|loan| loan.pending > 0) {
             return Pumped::Waiting;
+        }
+        if means.last_way && target.tx.is_empty() {
+            // Nothing moves back any more either: closing, which comes next, says the same.
+            self.ended = true;
+            return Pumped::Ended;
         }
         target.shut_wanted = true;
         match target.flush(means.pool) {

@@ -102,7 +102,7 @@ impl Crew {
         control: impl FnOnce(Vec<Address<Letter>>) -> Control,
     ) -> Result<Self, StartError> {
         let desks = (0..workers)
-            .map(|_| Desk::open(options))
+            .map(|_| Desk::open())
             .collect::<io::Result<Vec<_>>>()
             .map_err(|error| StartError::System("create an event loop", error))?;
         let addresses = desks.iter().map(|desk| desk.address.clone()).collect();
@@ -129,6 +129,7 @@ impl Crew {
                 limits: core.limits.clone(),
                 buffer_memory: core.limits.max_buffer_memory as usize / workers,
                 way: core.relay,
+                options,
                 spin: core.spin,
                 pipe_size: core.pipe_size as usize,
                 questions: questions.clone(),
@@ -169,8 +170,8 @@ struct Desk {
 }
 
 impl Desk {
-    fn open(options: SocketOptions) -> io::Result<Self> {
-        let (poller, kernel, bell) = net::open(options)?;
+    fn open() -> io::Result<Self> {
+        let (poller, kernel, bell) = net::open()?;
         let (address, mailbox) = mailbox(LETTERS, Arc::clone(&bell));
         Ok(Self {
             poller,

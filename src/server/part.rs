@@ -12,7 +12,7 @@ use super::listeners::Share;
 use super::signals::Stopper;
 use crate::config::{Limits, Way};
 use crate::control::{Letter, Request};
-use crate::net::{Kernel, Poller, Quota};
+use crate::net::{Kernel, Poller, Quota, SocketOptions};
 use crate::reactor::Mailbox;
 use crate::session::Service;
 use crate::stats::Counters;
@@ -31,6 +31,7 @@ pub(super) struct Part {
     pub(super) limits: Limits,
     pub(super) buffer_memory: usize,
     pub(super) way: Way,
+    pub(super) options: SocketOptions,
     pub(super) spin: Duration,
     pub(super) pipe_size: usize,
     pub(super) questions: Sender<Request>,
@@ -68,6 +69,7 @@ impl Part {
             drain_timeout: self.limits.drain_timeout,
             buffer_memory: self.buffer_memory,
             way: self.way,
+            socket_options: self.options,
             pipe_size: self.pipe_size,
             seed: seed(),
             control: self.questions,

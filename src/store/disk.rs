@@ -1,51 +1,99 @@
-//! The records on disk: one table of a `redb` database, one entry per record.
+//! The records on disk: one table of a `redb` database, one entry per record, and before it the
+//! journal of what changed since.
 //!
 //! It knows no limit and serves no query; [`Store`](super::Store) alone calls it.
 //!
 //! ```text
+//!   commit ----> append to the journal, one sync       (small, and the journal has room)
+//!     |
+//!     +--------> fold: one transaction, one sync       (the journal is full, or the batch is large)
+//!                  records <- what the touched records are in memory
+//!                  records <- the batch
+//!                  state   <- a new generation, which makes every frame of the journal void
+//!
+//!   open         records, then the journal's frames of the database's generation, then a fold
+//!   recovery     open both again, then a fold of what memory has: nothing of a refused batch stays
+//!   orderly end  a fold that leaves no generation: the database alone is the store
+//!
 //! key    u32 BE  length of id | id | section
 //! value  u8 format = 1 | i64 LE timestamp | u32 LE crc | data
 //! ```
+//!
+//! A crash at any point finds either the old generation, whose frames and records are untouched,
+//! or the new one, whose records have everything: no frame is overwritten before the fold that
+//! makes it void is on the disk.
 //!
 //! The crc (CRC-32, IEEE) is taken over key, timestamp and data. The database has checksums of
 //! its own, but they are not cryptographic and cover pages; ours says of one record that what is
 //! served is what was stored under that very name.
 
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use redb::{
-    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, TableError,
+    Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
+    TableError,
 };
 
 use super::error::OpenError;
-use super::medium::{Medium, Watched};
-use super::memory::{Name, Record};
+use super::journal::{Broken, Journal};
+use super::medium::{Medium, Watched, journal_path};
+use super::memory::{Key, Memory, Name, Record};
 
-/// The open database and what is needed to open it again.
+/// The open files and what is needed to open them again.
 pub(super) struct Disk {
     medium: Box<dyn Medium>,
     path: PathBuf,
-    /// `None` after a failure, until [`Disk::reopen`]: the database refuses all further work.
-    database: Option<Database>,
+    /// `None` after a failure, until [`Disk::recover`]: nobody knows what is on the disk.
+    files: Option<Files>,
     sync_failed: Arc<AtomicBool>,
+    bounds: Bounds,
+    /// The records that may be other in memory than in the table: at most `bounds.records`, and
+    /// one batch after a failure.
+    touched: HashSet<Key>,
+    /// The generation in the database, which is the store's mark as well.
+    generation: u64,
+    /// The generation that the last fold wanted there; after its failure it may be there.
+    wanted: u64,
+}
+
+struct Files {
+    database: Database,
+    journal: Journal,
+}
+
+/// When the journal is folded into the table. Both bound how long one fold takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// The length of the journal, a multiple of its sector.
+    pub(super) journal: usize,
+    /// The records that the journal may change.
+    pub(super) records: usize,
 }
 
 /// One change for [`Disk::commit`].
 pub(super) struct Write<'a> {
-    /// As made by [`key_of`].
-    pub(super) key: Vec<u8>,
+    /// The first-level key.
+    pub(super) id: &'a [u8],
+    /// The second-level key.
+    pub(super) section: &'a [u8],
     /// The new data, or `None` to remove the record.
     pub(super) data: Option<&'a [u8]>,
 }
 
+/// A row of the table, new or, with `None`, to be removed.
+type Row<T> = (Vec<u8>, Option<(i64, T)>);
+
 impl Disk {
-    /// Opens the database, verifies all of it, and hands over every record.
+    /// Opens database and journal, verifies all of them, and puts every record into the memory.
     pub(super) fn open(
         mut medium: Box<dyn Medium>,
-        each: impl FnMut(&[u8], &[u8], Record),
+        bounds: Bounds,
+        memory: &Memory,
     ) -> Result<Self, OpenError> {
         let path = medium.path().to_path_buf();
         let sync_failed = Arc::new(AtomicBool::new(false));
@@ -60,18 +108,49 @@ impl Disk {
             if !database.check_integrity()? {
                 return Err(redb::Error::Corrupted(ROLLED_BACK.into()));
             }
-            load(&database, each)?;
-            Ok(database)
+            load(&database, memory)?;
+            let generation = generation_in(&database)?;
+            Ok((database, generation))
         }));
-        let database = opened
+        let (database, generation) = opened
             .unwrap_or_else(|_| Err(redb::Error::Corrupted(PANICKED.into())))
             .map_err(|error| OpenError::from_database(&path, error))?;
-        Ok(Self {
+        let told = |error| OpenError::from_io(&journal_path(&path), error);
+        let journal = Journal::over(medium.open_journal(false).map_err(told)?, bounds.journal);
+        let mut touched = HashSet::new();
+        if let Some(generation) = generation {
+            let replayed = journal.replay(generation, |id, section, record| {
+                touched.insert(Key::new(id, section));
+                match record {
+                    Some(record) => memory.set(id, section, record),
+                    None => memory.remove(id, section),
+                }
+            });
+            replayed.map_err(|broken| match broken {
+                Broken::Io(error) => told(error),
+                Broken::Damaged(what) => OpenError::damaged(&path, what),
+            })?;
+        }
+        journal.prepare().map_err(told)?;
+        let mut disk = Self {
             medium,
             path,
-            database: Some(database),
+            files: Some(Files { database, journal }),
             sync_failed,
-        })
+            bounds,
+            touched,
+            generation: 0,
+            wanted: 0,
+        };
+        disk.fold(&[], 0, memory)
+            .map_err(|error| OpenError::from_database(&disk.path, error))?;
+        Ok(disk)
+    }
+
+    /// When it folds.
+    #[cfg(test)]
+    pub(super) fn bounds(&self) -> Bounds {
+        self.bounds
     }
 
     /// The database's file, for messages.
@@ -79,96 +158,157 @@ impl Disk {
         &self.path
     }
 
-    /// Writes all or nothing, and returns when it is on the disk.
+    /// Writes all or nothing, and returns when it is on the disk. The memory is as it was before
+    /// these changes.
     ///
-    /// After an error nobody knows whether it is on the disk; the database is closed, and the
-    /// caller reads back what is there once it is open again.
-    pub(super) fn commit(&mut self, writes: &[Write<'_>], timestamp: i64) -> Result<(), String> {
-        self.guarded(|database| {
-            // One phase, one sync: a crash in the midst of a commit is seen by the checksums of
-            // the pages and rolled back. Two phases would guard the same against someone who
-            // steers the order in which pages reach the disk, at twice the syncs.
-            let transaction = database.begin_write()?;
-            {
-                let mut table = transaction.open_table(RECORDS)?;
-                let mut value = Vec::new();
-                for write in writes {
-                    match write.data {
-                        Some(data) => {
-                            encode_value(&write.key, timestamp, data, &mut value);
-                            table.insert(write.key.as_slice(), value.as_slice())?;
-                        }
-                        None => {
-                            table.remove(write.key.as_slice())?;
-                        }
-                    }
-                }
-            }
-            transaction.commit()?;
-            Ok(())
-        })
+    /// After an error nobody knows whether it is on the disk; the files are closed, and a restart
+    /// would serve either, until [`Disk::recover`] has put there what is in memory.
+    pub(super) fn commit(
+        &mut self,
+        writes: &[Write<'_>],
+        timestamp: i64,
+        memory: &Memory,
+    ) -> Result<(), String> {
+        let room = self.touched.len() + writes.len() <= self.bounds.records;
+        let done = match &self.files {
+            Some(files) if room && files.journal.takes(writes) => self.append(writes, timestamp),
+            _ => self.fold(writes, timestamp, memory),
+        };
+        done.map_err(|error| self.in_words(error))
     }
 
-    /// Opens the database again after a failure. An error leaves it closed.
-    pub(super) fn reopen(&mut self) -> Result<(), String> {
-        self.close();
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let inner = self.medium.open(true)?;
-            database_on(Watched::over(inner, &self.sync_failed)?)
-        }));
-        let database = opened
-            .unwrap_or_else(|_| Err(redb::Error::Corrupted(PANICKED.into())))
-            .map_err(|error| self.in_words(error))?;
-        self.database = Some(database);
+    fn append(&mut self, writes: &[Write<'_>], timestamp: i64) -> Result<(), redb::Error> {
+        self.guarded(|files| Ok(files.journal.append(writes, timestamp)?))?;
+        self.touch(writes);
         Ok(())
     }
 
-    /// Reads records back, `None` where there is none, and the number of all records.
-    pub(super) fn read_back(
-        &mut self,
-        keys: &[Vec<u8>],
-    ) -> Result<(Vec<Option<Record>>, u64), String> {
-        self.guarded(|database| {
-            let transaction = database.begin_read()?;
-            let table = match transaction.open_table(RECORDS) {
-                Ok(table) => table,
-                Err(TableError::TableDoesNotExist(_)) => return Ok((vec![None; keys.len()], 0)),
-                Err(error) => return Err(error.into()),
-            };
-            let mut found = Vec::with_capacity(keys.len());
-            for key in keys {
-                found.push(match table.get(key.as_slice())? {
-                    Some(value) => Some(decode_value(key, value.value()).map_err(corrupted)?),
-                    None => None,
-                });
+    fn touch(&mut self, writes: &[Write<'_>]) {
+        for write in writes {
+            let name: &dyn Name = &(write.id, write.section);
+            if !self.touched.contains(name) {
+                self.touched.insert(Key::new(write.id, write.section));
             }
-            Ok((found, table.len()?))
-        })
+        }
     }
 
-    /// Closes the database, so that only [`Disk::reopen`] brings it back.
+    /// Brings the table up to the memory and the batch, and starts an empty journal, in one
+    /// transaction with one sync.
+    fn fold(
+        &mut self,
+        writes: &[Write<'_>],
+        timestamp: i64,
+        memory: &Memory,
+    ) -> Result<(), redb::Error> {
+        let mut batch: Vec<Row<&[u8]>> = writes
+            .iter()
+            .map(|write| {
+                let key = key_of(&(write.id, write.section));
+                (key, write.data.map(|data| (timestamp, data)))
+            })
+            .collect();
+        // Neighbours share pages.
+        batch.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let rows = self.touched_rows(memory);
+        let generation = new_generation();
+        self.wanted = generation;
+        let folded = self.guarded(|files| {
+            write_rows(&files.database, &rows, &batch, Some(generation))?;
+            files.journal.begin(generation);
+            Ok(())
+        });
+        if folded.is_err() {
+            // Whatever of the batch got into the table has to be undone.
+            self.touch(writes);
+            return folded;
+        }
+        self.generation = generation;
+        self.touched.clear();
+        Ok(())
+    }
+
+    fn touched_rows(&self, memory: &Memory) -> Vec<Row<Arc<[u8]>>> {
+        let mut rows: Vec<_> = self
+            .touched
+            .iter()
+            .map(|name| {
+                let record = memory.get(name.id(), name.section());
+                let row = record.map(|record| (record.timestamp, record.data));
+                (key_of(name), row)
+            })
+            .collect();
+        rows.sort_unstable_by(|a: &Row<_>, b| a.0.cmp(&b.0));
+        rows
+    }
+
+    /// Opens the files again after a failure and makes them hold what is in memory. An error
+    /// leaves them closed.
+    pub(super) fn recover(&mut self, memory: &Memory) -> Result<(), String> {
+        self.close();
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let inner = self.medium.open(true)?;
+            let database = database_on(Watched::over(inner, &self.sync_failed)?)?;
+            let generation = generation_in(&database)?;
+            Ok((database, generation))
+        }));
+        let (database, generation) = opened
+            .unwrap_or_else(|_| Err(redb::Error::Corrupted(PANICKED.into())))
+            .map_err(|error| self.in_words(error))?;
+        // Another generation means that this is not the file that was open before, or that
+        // another process has used it. To go on would mix two stores, and to serve it would drop
+        // what clients were promised.
+        if generation.is_none_or(|found| found != self.generation && found != self.wanted) {
+            return Err("the store's file was replaced; restart the server to use it".into());
+        }
+        // From here on another attempt would find this one.
+        self.generation = generation.unwrap_or_default();
+        let file = self.medium.open_journal(true);
+        let journal = file.map(|file| Journal::over(file, self.bounds.journal));
+        let journal = journal.and_then(|journal| journal.prepare().map(|()| journal));
+        let journal = journal.map_err(|error| self.in_words(redb::Error::Io(error)))?;
+        self.files = Some(Files { database, journal });
+        self.fold(&[], 0, memory)
+            .map_err(|error| self.in_words(error))
+    }
+
+    /// The orderly end: the table gets everything and the journal is no longer part of the store.
+    /// After a failure, or when this fails, it stays as a crash would leave it.
+    pub(super) fn finish(&mut self, memory: &Memory) {
+        if self.files.is_none() {
+            return;
+        }
+        let rows = self.touched_rows(memory);
+        let done = self.guarded(|files| write_rows::<&[u8]>(&files.database, &rows, &[], None));
+        if let Err(error) = done {
+            log::warn!(
+                "store: journal kept for the next start: {error} file={}",
+                self.path.display()
+            );
+        }
+        self.close();
+    }
+
+    /// Closes the files, so that only [`Disk::recover`] brings them back.
     pub(super) fn close(&mut self) {
-        if let Some(database) = self.database.take() {
+        if let Some(files) = self.files.take() {
             // Closing writes when it can; after a failure it may find things it did not expect.
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(files)));
         }
     }
 
     fn guarded<T>(
         &mut self,
-        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
-    ) -> Result<T, String> {
-        let Some(database) = &self.database else {
-            return Err(self.in_words(redb::Error::DatabaseClosed));
+        work: impl FnOnce(&mut Files) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        let Some(files) = &mut self.files else {
+            return Err(redb::Error::DatabaseClosed);
         };
-        let done = catch_unwind(AssertUnwindSafe(|| work(database)));
-        let error = match done {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => error,
-            Err(_) => redb::Error::Corrupted(PANICKED.into()),
-        };
-        self.close();
-        Err(self.in_words(error))
+        let done = catch_unwind(AssertUnwindSafe(|| work(files)));
+        let done = done.unwrap_or_else(|_| Err(redb::Error::Corrupted(PANICKED.into())));
+        if done.is_err() {
+            self.close();
+        }
+        done
     }
 
     /// What a client may read: the system's reason, and no path of this machine.
@@ -194,10 +334,7 @@ fn database_on(backend: Watched) -> Result<Database, redb::Error> {
     Ok(builder.set_cache_size(CACHE).create_with_backend(backend)?)
 }
 
-fn load(
-    database: &Database,
-    mut each: impl FnMut(&[u8], &[u8], Record),
-) -> Result<(), redb::Error> {
+fn load(database: &Database, memory: &Memory) -> Result<(), redb::Error> {
     let transaction = database.begin_read()?;
     let table = match transaction.open_table(RECORDS) {
         Ok(table) => table,
@@ -209,7 +346,7 @@ fn load(
         let (key, value) = entry?;
         let (id, section) = split_key(key.value()).map_err(corrupted)?;
         let record = decode_value(key.value(), value.value()).map_err(corrupted)?;
-        each(id, section, record);
+        memory.set(id, section, record);
         count += 1;
     }
     let expected = table.len()?;
@@ -219,12 +356,77 @@ fn load(
     Ok(())
 }
 
+/// The generation whose frames belong to the table; none after an orderly end.
+fn generation_in(database: &Database) -> Result<Option<u64>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let table = match transaction.open_table(STATE) {
+        Ok(table) => table,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(table.get(GENERATION)?.map(|found| found.value()))
+}
+
+/// A number that no client can guess and no older frame bears.
+fn new_generation() -> u64 {
+    // The hasher's keys come from the system's random numbers.
+    RandomState::new().hash_one(())
+}
+
+/// Writes first the one rows, then the others, and the generation.
+fn write_rows<T: AsRef<[u8]>>(
+    database: &Database,
+    rows: &[Row<Arc<[u8]>>],
+    batch: &[Row<T>],
+    generation: Option<u64>,
+) -> Result<(), redb::Error> {
+    // One phase, one sync: a crash in the midst of a commit is seen by the checksums of the
+    // pages and rolled back. Two phases would guard the same against someone who steers the
+    // order in which pages reach the disk, at twice the syncs.
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(RECORDS)?;
+        let mut value = Vec::new();
+        for (key, row) in rows {
+            write_row(&mut table, key, row.as_ref(), &mut value)?;
+        }
+        for (key, row) in batch {
+            write_row(&mut table, key, row.as_ref(), &mut value)?;
+        }
+        let mut state = transaction.open_table(STATE)?;
+        match generation {
+            Some(generation) => state.insert(GENERATION, generation)?,
+            None => state.remove(GENERATION)?,
+        };
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+fn write_row<T: AsRef<[u8]>>(
+    table: &mut Table<'_, &'static [u8], &'static [u8]>,
+    key: &[u8],
+    row: Option<&(i64, T)>,
+    value: &mut Vec<u8>,
+) -> Result<(), redb::Error> {
+    match row {
+        Some((timestamp, data)) => {
+            encode_value(key, *timestamp, data.as_ref(), value);
+            table.insert(key, value.as_slice())?;
+        }
+        None => {
+            table.remove(key)?;
+        }
+    }
+    Ok(())
+}
+
 fn corrupted(what: String) -> redb::Error {
     redb::Error::Corrupted(what)
 }
 
 /// The key that a record has on disk.
-pub(super) fn key_of(name: &dyn Name) -> Vec<u8> {
+fn key_of(name: &dyn Name) -> Vec<u8> {
     let mut key = Vec::with_capacity(4 + name.size());
     // An id comes out of a frame, whose length is far below 4 GiB.
     key.extend_from_slice(&(name.id().len() as u32).to_be_bytes());
@@ -290,6 +492,9 @@ fn shown(key: &[u8]) -> String {
 }
 
 const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
+/// The one entry of the state's table is the generation.
+const STATE: TableDefinition<&str, u64> = TableDefinition::new("state");
+const GENERATION: &str = "generation";
 /// The first byte of every value; another layout takes another number.
 const FORMAT: u8 = 1;
 const CACHE: usize = 16 << 20;

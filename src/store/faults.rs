@@ -13,24 +13,37 @@ use redb::StorageBackend;
 
 use super::Medium;
 
-/// One disk; clones are the same one, so that a test keeps a hand on it.
+/// One disk with both files; clones are the same one, so that a test keeps a hand on it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FaultyDisk {
     state: Arc<Mutex<State>>,
 }
 
+/// One open file of the disk.
+#[derive(Debug)]
+struct OpenFile {
+    disk: FaultyDisk,
+    which: usize,
+}
+
 #[derive(Debug, Default)]
 struct State {
+    files: [Image; 2],
+    fault: Option<Fault>,
+    /// Operations of the fault's kind that still go well.
+    spared: usize,
+    failed: bool,
+    operations: usize,
+    syncs: [usize; 2],
+}
+
+#[derive(Clone, Debug, Default)]
+struct Image {
     /// What reads give.
     cached: Vec<u8>,
     /// What is there after a power cut.
     durable: Vec<u8>,
     dirty: BTreeSet<usize>,
-    fault: Option<Fault>,
-    /// Operations of the fault's kind that still go well.
-    spared: usize,
-    operations: usize,
-    syncs: usize,
 }
 
 /// Which operation fails, and with which error number.
@@ -52,6 +65,12 @@ impl FaultyDisk {
         let mut state = self.state.lock();
         state.fault = Some(fault);
         state.spared = spared;
+        state.failed = false;
+    }
+
+    /// True when the last fault that was asked for has happened.
+    pub(super) fn failed(&self) -> bool {
+        self.state.lock().failed
     }
 
     pub(super) fn heal(&self) {
@@ -65,14 +84,15 @@ impl FaultyDisk {
 
     /// As [`FaultyDisk::cut_power`], but each sector that awaits its sync may have made it.
     pub(super) fn tear(&self, mut made_it: impl FnMut() -> bool) {
-        let mut state = self.state.lock();
-        state.dirty.retain(|_| made_it());
-        state.write_back();
-        state.cached = state.durable.clone();
-        state.dirty.clear();
+        for image in &mut self.state.lock().files {
+            image.dirty.retain(|_| made_it());
+            image.write_back();
+            image.cached = image.durable.clone();
+        }
     }
 
-    pub(super) fn syncs(&self) -> usize {
+    /// The syncs of the database and of the journal.
+    pub(super) fn syncs(&self) -> [usize; 2] {
         self.state.lock().syncs
     }
 
@@ -80,17 +100,34 @@ impl FaultyDisk {
         self.state.lock().operations
     }
 
-    /// The bytes as they are read.
+    /// The database's bytes as they are read.
     pub(super) fn bytes(&self) -> Vec<u8> {
-        self.state.lock().cached.clone()
+        self.state.lock().files[DATABASE].cached.clone()
     }
 
-    /// Another disk with these bytes on it.
+    /// The journal's bytes as they are read.
+    pub(super) fn journal(&self) -> Vec<u8> {
+        self.state.lock().files[JOURNAL].cached.clone()
+    }
+
+    /// Another disk with these bytes of a database on it, and no journal.
     pub(super) fn holding(bytes: Vec<u8>) -> Self {
+        Self::holding_both(bytes, Vec::new())
+    }
+
+    pub(super) fn holding_both(database: Vec<u8>, journal: Vec<u8>) -> Self {
         let disk = Self::default();
-        disk.state.lock().durable = bytes.clone();
-        disk.state.lock().cached = bytes;
+        disk.state.lock().files = [database, journal].map(|bytes| Image {
+            durable: bytes.clone(),
+            cached: bytes,
+            dirty: BTreeSet::new(),
+        });
         disk
+    }
+
+    /// Another disk with what is on this one now, sound and without a fault.
+    pub(super) fn copy(&self) -> Self {
+        Self::holding_both(self.bytes(), self.journal())
     }
 }
 
@@ -104,9 +141,19 @@ impl State {
             self.spared -= 1;
             return Ok(());
         }
+        self.failed = true;
         Err(io::Error::from_raw_os_error(number))
     }
 
+    fn open(&mut self) -> io::Result<()> {
+        self.check(|fault| match fault {
+            Fault::Open(number) | Fault::All(number) => Some(number),
+            _ => None,
+        })
+    }
+}
+
+impl Image {
     fn touch(&mut self, from: usize, to: usize) {
         self.dirty.extend(from / SECTOR..to.div_ceil(SECTOR));
     }
@@ -127,74 +174,84 @@ impl Medium for FaultyDisk {
     }
 
     fn open(&mut self, _again: bool) -> io::Result<Box<dyn StorageBackend>> {
-        self.state.lock().check(|fault| match fault {
-            Fault::Open(number) | Fault::All(number) => Some(number),
-            _ => None,
-        })?;
-        Ok(Box::new(self.clone()))
+        self.state.lock().open()?;
+        Ok(Box::new(OpenFile {
+            disk: self.clone(),
+            which: DATABASE,
+        }))
+    }
+
+    fn open_journal(&mut self, _again: bool) -> io::Result<Box<dyn StorageBackend>> {
+        self.state.lock().open()?;
+        Ok(Box::new(OpenFile {
+            disk: self.clone(),
+            which: JOURNAL,
+        }))
     }
 }
 
-impl StorageBackend for FaultyDisk {
+impl StorageBackend for OpenFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.state.lock().cached.len() as u64)
+        Ok(self.disk.state.lock().files[self.which].cached.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let mut state = self.state.lock();
+        let mut state = self.disk.state.lock();
         state.check(|fault| match fault {
             Fault::All(number) => Some(number),
             _ => None,
         })?;
         let from = offset as usize;
-        let bytes = state.cached.get(from..from + out.len());
+        let bytes = state.files[self.which].cached.get(from..from + out.len());
         out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        let mut state = self.state.lock();
+        let mut state = self.disk.state.lock();
         state.check(|fault| match fault {
             Fault::Grow(number) | Fault::All(number) => Some(number),
             _ => None,
         })?;
-        let old = state.cached.len();
-        state.cached.resize(length as usize, 0);
-        state.touch(old, length as usize);
+        let image = &mut state.files[self.which];
+        let old = image.cached.len();
+        image.cached.resize(length as usize, 0);
+        image.touch(old, length as usize);
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.state.lock();
-        state.syncs += 1;
+        let mut state = self.disk.state.lock();
+        state.syncs[self.which] += 1;
         let late = matches!(state.fault, Some(Fault::LateSync(_)));
         let result = state.check(|fault| match fault {
             Fault::Sync(number) | Fault::LateSync(number) | Fault::All(number) => Some(number),
             _ => None,
         });
-        if result.is_ok() || late {
-            state.write_back();
-        } else {
+        let image = &mut state.files[self.which];
+        if !(result.is_ok() || late) {
             // The kernel's way: an error once, and clean pages from then on.
-            let length = state.cached.len();
-            state.durable.resize(length, 0);
-            state.dirty.clear();
+            image.dirty.clear();
         }
+        image.write_back();
         result
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut state = self.state.lock();
+        let mut state = self.disk.state.lock();
         state.check(|fault| match fault {
             Fault::Write(number) | Fault::All(number) => Some(number),
             _ => None,
         })?;
         let from = offset as usize;
         let to = from + data.len();
-        state.cached[from..to].copy_from_slice(data);
-        state.touch(from, to);
+        let image = &mut state.files[self.which];
+        image.cached[from..to].copy_from_slice(data);
+        image.touch(from, to);
         Ok(())
     }
 }
 
+const DATABASE: usize = 0;
+const JOURNAL: usize = 1;
 const SECTOR: usize = 512;

@@ -1,5 +1,5 @@
-//! What the database lies on: a file in a directory, memory for simulations, or a disk that
-//! fails on demand.
+//! What the database and its journal lie on: two files in a directory, memory for simulations,
+//! or a disk that fails on demand.
 //!
 //! It opens and watches; it knows no record. `disk` is its only caller inside the store;
 //! simulations may bring a medium of their own.
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{BackendError, StorageBackend};
 
-/// Something that the database can be opened on, more than once.
+/// Something that the database and its journal can be opened on, more than once.
 pub trait Medium: Send {
     /// What messages call it.
     fn path(&self) -> &Path;
@@ -23,9 +23,18 @@ pub trait Medium: Send {
     /// Opens it. The first time (`again` false) it is created where it does not exist; after a
     /// failure (`again` true) it must be there, or else every record would seem deleted.
     fn open(&mut self, again: bool) -> io::Result<Box<dyn StorageBackend>>;
+
+    /// Opens the journal in the same way. The database is open by then, and its lock keeps other
+    /// processes away from both.
+    fn open_journal(&mut self, again: bool) -> io::Result<Box<dyn StorageBackend>>;
 }
 
-/// The file `store.redb` in the data directory.
+/// What messages call the journal of a database.
+pub(super) fn journal_path(database: &Path) -> PathBuf {
+    database.with_extension("journal")
+}
+
+/// The files `store.redb` and `store.journal` in the data directory.
 pub(super) struct InDirectory {
     directory: PathBuf,
     file: PathBuf,
@@ -39,7 +48,7 @@ impl InDirectory {
         }
     }
 
-    /// Makes the directory and the file, for this user alone, and their names durable.
+    /// Makes the directory and the database's file, for this user alone, and their names durable.
     fn create(&self) -> io::Result<()> {
         if !self.directory.is_dir() {
             let mut builder = DirBuilder::new();
@@ -54,14 +63,26 @@ impl InDirectory {
             };
             File::open(parent)?.sync_all()?;
         }
-        if !self.file.exists() {
+        self.create_file(&self.file)
+    }
+
+    fn create_file(&self, file: &Path) -> io::Result<()> {
+        if !file.exists() {
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(false).mode(0o600);
-            options.open(&self.file)?.sync_all()?;
+            options.open(file)?.sync_all()?;
             File::open(&self.directory)?.sync_all()?;
         }
         Ok(())
     }
+}
+
+fn backend_on(file: &Path) -> io::Result<FileBackend> {
+    let file = OpenOptions::new().read(true).write(true).open(file)?;
+    FileBackend::new(file).map_err(|error| match error.into() {
+        redb::Error::Io(error) => error,
+        other => io::Error::other(other),
+    })
 }
 
 impl Medium for InDirectory {
@@ -73,15 +94,19 @@ impl Medium for InDirectory {
         if !again {
             self.create()?;
         }
-        let file = OpenOptions::new().read(true).write(true).open(&self.file)?;
-        let backend = FileBackend::new(file).map_err(|error| match error.into() {
-            redb::Error::Io(error) => error,
-            other => io::Error::other(other),
-        })?;
+        let backend = backend_on(&self.file)?;
         if !again {
             locked(&backend, forget_unfinished)?;
         }
         Ok(Box::new(backend))
+    }
+
+    fn open_journal(&mut self, again: bool) -> io::Result<Box<dyn StorageBackend>> {
+        let file = journal_path(&self.file);
+        if !again {
+            self.create_file(&file)?;
+        }
+        Ok(Box::new(backend_on(&file)?))
     }
 }
 
@@ -144,6 +169,10 @@ impl Medium for InMemory {
             return Err(io::ErrorKind::NotFound.into());
         }
         Ok(Box::new(InMemoryBackend::new()))
+    }
+
+    fn open_journal(&mut self, again: bool) -> io::Result<Box<dyn StorageBackend>> {
+        self.open(again)
     }
 }
 

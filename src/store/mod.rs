@@ -8,16 +8,23 @@
 //!   control thread                                         any worker
 //!   apply(batch) -> limits -> one commit, one sync -> Memory <- get(id, section)
 //!                     |            |
-//!                  Refusal      failed: all refused, database closed;
-//!                               a later batch opens it again and reads back what it holds
+//!                     |            +-- store.journal: appended, one frame per batch
+//!                     |            |        | full: folded, in one transaction
+//!                     |            |        v
+//!                     |            |   store.redb: the records
+//!                     |            |
+//!                  Refusal      failed: all refused, files closed; a later batch
+//!                               opens them again and makes them hold what Memory has
 //! ```
 //!
 //! What an update's `Ok` promises: it is on the disk, and no crash of the process or the machine
-//! takes it back. What a [`Refusal`] promises: queries do not show it; after a failure of the
-//! disk alone it may appear later, since nobody can know what such a commit left behind.
+//! takes it back. What a [`Refusal`] promises: queries do not show it. Only when the process ends
+//! between a failure of the disk and the recovery from it, the refused batch may be there after
+//! the restart, since nobody can know what such a commit left behind.
 
 mod disk;
 mod error;
+mod journal;
 mod medium;
 mod memory;
 
@@ -30,7 +37,7 @@ pub use medium::{FILE_NAME, Medium};
 pub(crate) use memory::{Key, Name};
 pub use memory::{Memory, Record};
 
-use disk::{Disk, Write};
+use disk::{Bounds, Disk, Write};
 
 /// What the store takes at most. A store that already holds more (because the limits were
 /// lowered) serves all of it and takes no update that would make it larger.
@@ -66,8 +73,9 @@ pub enum Change {
 
 /// The writing end of the store, for one thread.
 ///
-/// Memory: every record once in [`Memory`] (bounded by [`Limits`]), 16 MiB of pages, and the
-/// batch at hand.
+/// Memory: every record once in [`Memory`] (bounded by [`Limits`]), 16 MiB of pages, the names of
+/// at most 4096 records, a frame of at most 4 MiB, and the batch at hand. Dropping it moves the
+/// journal into the database.
 pub struct Store {
     memory: Memory,
     disk: Disk,
@@ -79,8 +87,6 @@ pub struct Store {
 /// What is remembered between a failed commit and the recovery from it.
 struct Failure {
     reason: Arc<str>,
-    /// The records that the failed commit would have changed, and may have: one batch of them.
-    suspects: Vec<Key>,
     /// When it failed, or recovery was tried last, in Unix seconds.
     tried: i64,
 }
@@ -94,15 +100,21 @@ impl Store {
 
     /// A store that forgets everything when it is dropped: for simulations.
     pub fn in_memory(limits: Limits) -> Result<Self, OpenError> {
-        Self::open_on(Box::new(medium::InMemory), limits)
+        Self::open_within(Box::new(medium::InMemory), limits, IN_MEMORY)
     }
 
     /// Opens a store on anything that can hold a database: for tests with failing disks.
     pub fn open_on(medium: Box<dyn Medium>, limits: Limits) -> Result<Self, OpenError> {
+        Self::open_within(medium, limits, ON_DISK)
+    }
+
+    fn open_within(
+        medium: Box<dyn Medium>,
+        limits: Limits,
+        bounds: Bounds,
+    ) -> Result<Self, OpenError> {
         let memory = Memory::new();
-        let disk = Disk::open(medium, |id, section, record| {
-            memory.set(id, section, record);
-        })?;
+        let disk = Disk::open(medium, bounds, &memory)?;
         Ok(Self {
             memory,
             disk,
@@ -117,8 +129,7 @@ impl Store {
         self.memory.clone()
     }
 
-    /// How often the store has come back after a failure of the disk. When this has grown,
-    /// records may have changed without an update that was answered with `Ok`.
+    /// How often the store has come back after a failure of the disk. No record changes by that.
     pub fn recoveries(&self) -> u64 {
         self.recoveries
     }
@@ -136,8 +147,8 @@ impl Store {
         if writes.is_empty() {
             return answers;
         }
-        if let Err(reason) = self.disk.commit(&writes, unix_now) {
-            let reason = self.fail(reason, &wanted, unix_now);
+        if let Err(reason) = self.disk.commit(&writes, unix_now, &self.memory) {
+            let reason = self.fail(reason, unix_now);
             return refuse_all(batch, &reason);
         }
         for (name, data) in &wanted {
@@ -181,22 +192,21 @@ impl Store {
         (answers.collect(), wanted)
     }
 
-    /// The changes as the disk takes them, in the order of its keys: neighbours share pages.
+    /// The changes as the disk takes them.
     fn writes<'a>(&self, wanted: &Wanted<'a>) -> Vec<Write<'a>> {
-        let mut writes: Vec<_> = wanted
+        wanted
             .iter()
             // Removing what is not there changes nothing and needs no sync.
             .filter(|(name, data)| data.is_some() || self.memory.has(name.0, name.1))
             .map(|(name, data)| Write {
-                key: disk::key_of(name),
+                id: name.0,
+                section: name.1,
                 data: *data,
             })
-            .collect();
-        writes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        writes
+            .collect()
     }
 
-    fn fail(&mut self, reason: String, wanted: &Wanted<'_>, unix_now: i64) -> Arc<str> {
+    fn fail(&mut self, reason: String, unix_now: i64) -> Arc<str> {
         log::error!(
             "store: disk failed, updates are refused, queries go on: {reason} file={}",
             self.disk.path().display()
@@ -204,14 +214,13 @@ impl Store {
         let reason: Arc<str> = reason.into();
         self.failure = Some(Failure {
             reason: Arc::clone(&reason),
-            suspects: wanted.keys().map(|name| Key::new(name.0, name.1)).collect(),
             tried: unix_now,
         });
         reason
     }
 
-    /// After a failure: opens the database again, at most once per second, and takes over what
-    /// the failed commit left on disk.
+    /// After a failure: opens the files again, at most once per second, and makes them hold what
+    /// the memory has.
     fn recover(&mut self, unix_now: i64) -> Result<(), Arc<str>> {
         let Some(mut failure) = self.failure.take() else {
             return Ok(());
@@ -222,12 +231,7 @@ impl Store {
             self.failure = Some(failure);
             return Err(reason);
         }
-        let recovered = self
-            .disk
-            .reopen()
-            .and_then(|()| self.read_back(&failure.suspects));
-        if let Err(reason) = recovered {
-            self.disk.close();
+        if let Err(reason) = self.disk.recover(&self.memory) {
             failure.reason = reason.into();
             failure.tried = unix_now;
             let reason = Arc::clone(&failure.reason);
@@ -241,29 +245,11 @@ impl Store {
         );
         Ok(())
     }
+}
 
-    /// Makes memory and disk agree on the records of a failed commit. The disk is right: what it
-    /// holds would be served after a restart as well.
-    fn read_back(&mut self, suspects: &[Key]) -> Result<(), String> {
-        let keys: Vec<_> = suspects.iter().map(|key| disk::key_of(key)).collect();
-        let (found, on_disk) = self.disk.read_back(&keys)?;
-        let fewer = suspects
-            .iter()
-            .filter(|key| self.memory.has(key.id(), key.section()))
-            .count();
-        let more = found.iter().flatten().count();
-        // Another number of records means that this is not the file that was open before. To go
-        // on would mix two stores, and to serve it would drop what clients were promised.
-        if (self.memory.records() - fewer + more) as u64 != on_disk {
-            return Err("the store's file was replaced; restart the server to use it".into());
-        }
-        for (key, record) in suspects.iter().zip(found) {
-            match record {
-                Some(record) => self.memory.set(key.id(), key.section(), record),
-                None => self.memory.remove(key.id(), key.section()),
-            }
-        }
-        Ok(())
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.disk.finish(&self.memory);
     }
 }
 
@@ -315,6 +301,18 @@ impl Room {
         Ok(())
     }
 }
+
+/// A fold of so many records holds the control thread for about 10 ms, and for some tens of them
+/// when each record lies on a page of its own.
+const ON_DISK: Bounds = Bounds {
+    journal: 4 << 20,
+    records: 4096,
+};
+/// Simulations make many stores, and folds shall happen in them.
+const IN_MEMORY: Bounds = Bounds {
+    journal: 64 << 10,
+    records: 256,
+};
 
 #[cfg(test)]
 mod faults;

@@ -27,6 +27,7 @@ impl<N: Network> Worker<N> {
                 Direction::new(self.setup.way),
             ],
             broken: None,
+            lasts: false,
             active: self.now,
             timer: None,
         };
@@ -35,9 +36,9 @@ impl<N: Network> Worker<N> {
         };
         left.link = Some((key, 0));
         right.link = Some((key, 1));
-        let idle = self.setup.idle_timeout;
+        let first = self.setup.idle_timeout.min(LASTING);
         if let Some(link) = self.links.get_mut(key) {
-            link.timer = self.wheel.arm(self.now, idle, Timer::Idle(key));
+            link.timer = self.wheel.arm(self.now, first, Timer::Idle(key));
         }
         // Pumped when the session's call is over, since one of the rings may be lent to it.
         self.read_again(a);
@@ -52,7 +53,7 @@ impl<N: Network> Worker<N> {
                 Some((source, pumped)) => match pumped {
                     Pumped::Waiting => {}
                     Pumped::Budget => self.read_again(source),
-                    Pumped::Starved => self.starved.push(source),
+                    Pumped::Starved => self.starve(source),
                     Pumped::Ended => {}
                     Pumped::SourceBroke(why) => return self.break_link(key, from, why),
                     Pumped::TargetBroke(why) => {
@@ -73,6 +74,7 @@ impl<N: Network> Worker<N> {
         let link = self.links.get_mut(key)?;
         let (source_key, target_key) = (link.conns[from], link.conns[1 - from]);
         let (source, target) = self.conns.get2_mut(source_key, target_key)?;
+        let last_way = link.directions[1 - from].ended;
         let direction = &mut link.directions[from];
         let before = direction.moved;
         let mut means = Means {
@@ -80,6 +82,7 @@ impl<N: Network> Worker<N> {
             pipes: &mut self.pipes,
             network: &mut self.network,
             way: self.setup.way,
+            last_way,
         };
         let pumped = direction.pump(source, target, &mut means, TURN_BYTES);
         if direction.moved != before {
@@ -185,12 +188,19 @@ impl<N: Network> Worker<N> {
     }
 
     /// The idle timer of a pair fired: it is armed once per timeout, not once per byte, so the
-    /// time of the last byte decides.
+    /// time of the last byte decides. Its first firing is an early one, at which the connection
+    /// that was dialled is put under the system's watch: short ones are spared those calls.
     pub(super) fn check_idle(&mut self, key: LinkKey) {
         let idle = self.setup.idle_timeout;
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
+        if !link.lasts {
+            link.lasts = true;
+            if let Some(conn) = self.conns.get_mut(link.conns[1]) {
+                conn.stream.last(self.setup.socket_options);
+            }
+        }
         let silent = self.now.saturating_duration_since(link.active);
         if silent < idle {
             link.timer = self.wheel.arm(self.now, idle - silent, Timer::Idle(key));
@@ -202,3 +212,6 @@ impl<N: Network> Worker<N> {
 }
 
 const OVERFULL: crate::session::Cause = crate::session::Cause::Overload("relayed pairs");
+
+/// A pair that has lived so long is taken to last.
+const LASTING: std::time::Duration = std::time::Duration::from_secs(5);

@@ -60,7 +60,10 @@ impl Journal {
         let [up, down] = slot.moved;
         let seconds = now.saturating_duration_since(slot.opened).as_secs_f64();
         // Writing to a string cannot fail.
-        let _ = write!(line, " up={up} down={down} seconds={seconds:.3} {close}");
+        if slot.moved != [0; 2] {
+            let _ = write!(line, " up={up} down={down}");
+        }
+        let _ = write!(line, " seconds={seconds:.3} {close}");
         log::log!(level, "{line}");
     }
 

@@ -37,7 +37,7 @@ use crate::config::Way;
 use crate::control::{Letter, Reply, Request};
 use crate::net::{
     Conn, ConnKey, ConnMark, LinkKey, LinkMark, Listener, ListenerKey, ListenerMark, Network,
-    Place, Quota, Ready, Stream, Watched,
+    Place, Quota, Ready, SocketOptions, Stream, Watched,
 };
 use crate::reactor::{Mailbox, SessionKey, SessionMark, Table, TimerKey, Wheel};
 use crate::relay::Link;
@@ -54,6 +54,8 @@ pub struct Setup {
     pub drain_timeout: Duration,
     /// Bytes that may wait on this core, half of them in rings, half in kernel pipes.
     pub buffer_memory: usize,
+    /// What connections that last are given.
+    pub socket_options: SocketOptions,
     /// How relayed bytes are moved.
     pub way: Way,
     /// Bytes of one kernel pipe; 0 for none.
@@ -128,6 +130,8 @@ pub struct Worker<N: Network> {
     starved: Vec<ConnKey>,
     /// Listeners to accept from again.
     listeners_again: Vec<ListenerKey>,
+    /// The timer that drops spare blocks and pipes is armed.
+    spare_timer: bool,
     /// How many listeners rest.
     resting: usize,
     journal: Journal,
@@ -172,6 +176,8 @@ enum Timer {
     Idle(LinkKey),
     Rest(ListenerKey),
     Drain,
+    /// Blocks and pipes that are kept free may have been so for long.
+    Spare,
 }
 
 enum Pending {
@@ -206,6 +212,7 @@ impl<N: Network> Worker<N> {
             dirty: Vec::new(),
             starved: Vec::new(),
             listeners_again: Vec::new(),
+            spare_timer: false,
             resting: 0,
             journal: Journal::default(),
             setup,
@@ -263,7 +270,7 @@ impl<N: Network> Worker<N> {
         Holdings {
             conns: self.conns.len(),
             links: self.links.len(),
-            timers: self.wheel.len(),
+            timers: self.wheel.len() - usize::from(self.spare_timer),
             blocks: self.pool.lent(),
             pipes: self.pipes.lent(),
         }
@@ -298,17 +305,26 @@ impl<N: Network> Worker<N> {
 
     fn expire(&mut self) {
         let mut due = Vec::new();
-        self.wheel.expire(self.now, |timer| due.push(timer));
-        for timer in due {
-            match timer {
-                Timer::Session(key, tag) => self.session_timer(key, tag),
+        self.wheel
+            .expire(self.now, |timer, whose| due.push((timer, whose)));
+        for (timer, whose) in due {
+            match whose {
+                Timer::Session(key, tag) => self.session_timer(key, tag, timer),
                 Timer::Connect(key) => self.connect_ended(key, Err(io::ErrorKind::TimedOut.into())),
                 Timer::Linger(key) => self.discard(key),
                 Timer::Idle(key) => self.check_idle(key),
                 Timer::Rest(key) => self.rested(key),
                 Timer::Drain => self.drain_over = true,
+                Timer::Spare => self.drop_spare(),
             }
         }
+    }
+
+    /// Gives back the blocks and pipes that nobody has needed for a second.
+    fn drop_spare(&mut self) {
+        self.pool.drop_spare();
+        self.pipes.drop_spare();
+        self.spare_timer = false;
     }
 
     /// Takes the control thread's letters; those for sessions that have gone are dropped.
@@ -382,12 +398,29 @@ impl<N: Network> Worker<N> {
                 break;
             }
         }
+        if !self.spare_timer && (self.pool.has_spare() || self.pipes.has_spare()) {
+            let timer = self.wheel.arm(self.now, SPARE, Timer::Spare);
+            self.spare_timer = timer.is_some();
+        }
         if !self.starved.is_empty() && self.pool.left() > 0 {
             for key in std::mem::take(&mut self.starved) {
+                if let Some(conn) = self.conns.get_mut(key) {
+                    conn.queued = false;
+                }
                 self.read_again(key);
             }
         }
         self.journal.settle(self.now, &self.setup.counters);
+    }
+
+    /// Queues a connection until there are blocks to read into.
+    fn starve(&mut self, key: ConnKey) {
+        if let Some(conn) = self.conns.get_mut(key)
+            && !conn.queued
+        {
+            conn.queued = true;
+            self.starved.push(key);
+        }
     }
 
     /// Queues a connection to be read or pumped in the next pass.
@@ -409,6 +442,9 @@ const TURN_ACCEPTS: usize = 64;
 
 /// Letters taken in one turn.
 const TURN_LETTERS: usize = 4096;
+
+/// How long a free block or pipe is kept for the next who needs one.
+const SPARE: Duration = Duration::from_secs(1);
 
 const SETTLE_ROUNDS: usize = 4;
 

@@ -7,7 +7,7 @@ use super::{Pending, Timer, Worker};
 use crate::buffer::Pool;
 use crate::control::{Reply, Request};
 use crate::net::{Conn, ConnKey, ConnMark, Network, Stream};
-use crate::reactor::{Handle, SessionKey, Table};
+use crate::reactor::{Handle, SessionKey, Table, TimerKey};
 use crate::session::{Action, Cause, Close, Cx, Event, Outlets};
 use crate::stats::Metric;
 
@@ -108,12 +108,7 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    fn replace_timer(
-        &mut self,
-        session: SessionKey,
-        tag: u8,
-        timer: Option<crate::reactor::TimerKey>,
-    ) {
+    fn replace_timer(&mut self, session: SessionKey, tag: u8, timer: Option<TimerKey>) {
         let Some(slot) = self.sessions.get_mut(session) else {
             return;
         };
@@ -175,8 +170,11 @@ impl<N: Network> Worker<N> {
         self.pending.push_back(Pending::Resume(key));
     }
 
-    pub(super) fn session_timer(&mut self, key: SessionKey, tag: u8) {
-        if let Some(slot) = self.sessions.get_mut(key) {
+    /// A session's timer fired, unless it has been armed anew or cancelled in this very pass.
+    pub(super) fn session_timer(&mut self, key: SessionKey, tag: u8, timer: TimerKey) {
+        if let Some(slot) = self.sessions.get_mut(key)
+            && slot.timers[usize::from(tag)] == Some(timer)
+        {
             slot.timers[usize::from(tag)] = None;
             self.deliver(key, Event::Timer { tag });
         }
@@ -228,6 +226,10 @@ impl<N: Network> Worker<N> {
             return;
         };
         conn.rx.clear(&mut self.pool);
+        if !graceful {
+            // Answers to earlier requests are not held back by a later one that was wrong.
+            let _ = conn.flush(&mut self.pool);
+        }
         let unread = conn.can_read && !conn.ended;
         if !graceful || (conn.tx.is_empty() && !unread) {
             return self.discard(key);

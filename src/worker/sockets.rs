@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::held::Held;
 use super::{Pending, Slot, Timer, Worker};
-use crate::net::{Conn, ConnKey, Listener, ListenerKey, Network, Place, Ready, Stream};
+use crate::net::{Conn, ConnKey, FIRST_REST, Listener, ListenerKey, Network, Place, Ready, Stream};
 use crate::reactor::SessionKey;
 use crate::session::{Cause, Close, Event, Listen, TIMERS};
 use crate::stats::Metric;
@@ -143,9 +143,12 @@ impl<N: Network> Worker<N> {
         listener.rest = self.wheel.arm(self.now, pause, Timer::Rest(key));
         self.resting += 1;
         self.setup.counters.add(Metric::Rested, 1);
+        if pause > FIRST_REST {
+            return; // Said when the row of failures began.
+        }
         let name = &self.names[usize::from(listener.name)];
         self.journal.warn(self.now, "accept", || {
-            format!("{name} accepting again in {pause:?}: {why}")
+            format!("{name} accepts nobody for now: {why}")
         });
     }
 
@@ -231,6 +234,9 @@ impl<N: Network> Worker<N> {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
+        if !conn.connecting {
+            return;
+        }
         let (tag, owner) = (conn.tag, conn.owner);
         if let Some(timer) = conn.timer.take() {
             self.wheel.cancel(timer);
@@ -260,7 +266,11 @@ impl<N: Network> Worker<N> {
             }
             conn.can_read = ready.readable;
             conn.read_closed = ready.read_closed;
-            let outcome = conn.stream.connected();
+            // Writable and nothing wrong is a connection; only a failure needs to be asked for.
+            let outcome = match ready.hung_up {
+                true => conn.stream.connected(),
+                false => Ok(()),
+            };
             self.connect_ended(key, outcome);
             return self.advance(key);
         }
@@ -317,7 +327,7 @@ impl<N: Network> Worker<N> {
             // A first read is most often all there is; after a full one, more is taken at once.
             let blocks = if left == TURN_BYTES { 1 } else { 4 };
             match conn.read(&mut self.pool, blocks) {
-                None => return self.starved.push(key),
+                None => return self.starve(key),
                 Some(Ok(count)) => {
                     left = left.saturating_sub(count.max(1));
                     if count > 0 || conn.ended {

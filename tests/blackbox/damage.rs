@@ -12,16 +12,9 @@ use crate::support::server::{Server, Setup};
 
 const NARROW: Dialect = Dialect::Document;
 
-/// The store's file: the largest one in the data directory.
+/// The store's file: after an orderly stop, the one that holds every record.
 fn store_file(data: &Path) -> PathBuf {
-    let files = std::fs::read_dir(data)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let length = |path: &PathBuf| std::fs::metadata(path).unwrap().len();
-    files
-        .filter(|path| path.is_file())
-        .max_by_key(length)
-        .unwrap()
+    data.join("store.redb")
 }
 
 /// A store with something in it, and its file. The server is gone.

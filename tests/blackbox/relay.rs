@@ -15,6 +15,7 @@ use crate::support::peer::{End, Peer};
 use crate::support::reference::Reference;
 use crate::support::route::Route;
 use crate::support::server::Setup;
+use crate::support::window::{paced, standing_still};
 use crate::support::{DEADLINE, kernel, until};
 
 const MEBIBYTE: usize = 1024 * 1024;
@@ -61,10 +62,10 @@ fn sixty_four_mebibytes_go_each_way_at_once_beside_a_slow_reader() {
     let reference = Reference::start(server.open());
     let client = server.relay(Dialect::Stock, "bulk", "x", "");
     let bulk = thread::spawn(move || exchange(client, 1, total));
-    while !bulk.is_finished() {
+    paced(Duration::from_millis(20), || {
         slow.take(1024);
-        thread::sleep(Duration::from_millis(20));
-    }
+        !bulk.is_finished()
+    });
     let (up, came_down) = bulk.join().unwrap();
     let (down, came_up) = results.recv_timeout(DEADLINE).unwrap();
     assert!(
@@ -88,12 +89,8 @@ fn a_reader_that_stops_holds_up_its_sender_and_not_the_memory() {
     let before = kernel::resident_bytes(server.process());
     let stopped: Vec<Peer> = (0..20).map(|_| server.open()).collect();
     // The flood stands still once every buffer on the way is full.
-    let mut last = 0;
-    until("the flood stands still", || {
-        thread::sleep(Duration::from_millis(300));
-        let now = sent.load(Ordering::SeqCst);
-        std::mem::replace(&mut last, now) == now && now > 0
-    });
+    until("the flood runs", || sent.load(Ordering::SeqCst) > 0);
+    standing_still("the flood stands still", || sent.load(Ordering::SeqCst));
     let growth = kernel::resident_bytes(server.process()).saturating_sub(before);
     assert!(
         growth < 20 * MEBIBYTE as u64,

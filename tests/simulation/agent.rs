@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use towpath::config::Limits;
 use towpath::protocols::agent::UNSENT;
-use towpath::protocols::agent::config::{Config, Route, Target};
+use towpath::protocols::agent::config::{Config, Route};
 use towpath::protocols::agent::wire::{
     AgentRequest, Dialect, MAX_PAYLOAD, Request, SET, decode_reply, encode_request,
 };
 use towpath::session::{Ground, Role};
 use towpath::store;
+use towpath::upstream::Target;
 
 use super::house::{CONNECT, DRAIN, HANDSHAKE, House, IDLE, Shape};
 use super::seeds;

@@ -73,6 +73,10 @@ struct Note {
     /// The engine wrote its last byte so far.
     answered: Option<Instant>,
     closed: Option<Instant>,
+    /// The engine's end of the stream, or its close.
+    shut: Option<Instant>,
+    /// The peer ended its stream.
+    left: Option<Instant>,
     emitted: usize,
 }
 
@@ -213,6 +217,7 @@ impl Crowd {
         let client = &mut self.clients[number];
         if let (Some(socket), true) = (client.socket, client.plan.may_end()) {
             client.ended = true;
+            self.notes[socket].left.get_or_insert(self.house.now);
             self.house.world.borrow_mut().end(socket);
         }
     }
@@ -338,6 +343,9 @@ impl Crowd {
                 note.emitted = socket.emitted();
                 note.answered = Some(now);
             }
+            if socket.closed || socket.shut {
+                note.shut.get_or_insert(now);
+            }
             if socket.closed {
                 note.closed.get_or_insert(now);
             }
@@ -420,6 +428,8 @@ impl Note {
             delivered: None,
             answered: None,
             closed: None,
+            shut: None,
+            left: None,
             emitted: 0,
         }
     }

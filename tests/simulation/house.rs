@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, bounded};
 use towpath::config::Way;
 use towpath::control::resolver::{Lookup, Names, Resolver};
 use towpath::control::{Command, Control, Request};
-use towpath::net::Quota;
+use towpath::net::{Quota, SocketOptions};
 use towpath::reactor::{Bell, Handle, SessionKey, mailbox};
 use towpath::session::{Listen, Seat};
 use towpath::stats::Counters;
@@ -82,6 +82,10 @@ impl House {
             drain_timeout: DRAIN,
             buffer_memory: shape.buffer_memory,
             way: shape.way,
+            socket_options: SocketOptions {
+                user_timeout: IDLE,
+                keepalive: IDLE,
+            },
             pipe_size: 1 << 20,
             seed,
             control: asking,

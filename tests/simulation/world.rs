@@ -11,7 +11,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use towpath::net::{ConnKey, ListenerKey, Network, Ready, Stream, Watched};
+use towpath::net::{ConnKey, ListenerKey, Network, Ready, SocketOptions, Stream, Watched};
 
 /// xorshift64*: small, and the same everywhere.
 pub struct Random(u64);
@@ -184,6 +184,7 @@ impl World {
     pub fn settle_dial(&mut self, id: usize, accepted: bool) {
         let socket = &mut self.sockets[id];
         socket.refused = !accepted;
+        socket.connecting = !accepted;
         socket.writable = true;
     }
 
@@ -360,6 +361,8 @@ impl Stream for SimStream {
     fn abort(&mut self) {
         self.world.borrow_mut().sockets[self.id].aborted = true;
     }
+
+    fn last(&mut self, _: SocketOptions) {}
 
     fn splice_in(&mut self, pipe: &mut SimPipe, count: usize) -> io::Result<usize> {
         let mut world = self.world.borrow_mut();

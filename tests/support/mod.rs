@@ -14,6 +14,7 @@ pub mod reference;
 pub mod route;
 pub mod server;
 pub mod vector;
+pub mod window;
 
 use std::time::{Duration, Instant};
 

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use super::flags::{Command, Environment, Flag, Group, HELP, LOG, Line, Usage, Values};
 use super::logging;
 use crate::config::{Core, KEYS, Key, Kind, Mistake, Settings, plain};
-use crate::protocols::PROTOCOLS;
-use crate::server::Plan;
+use crate::server::{Plan, protocols};
 
 /// What the command line says about a server.
 #[derive(Debug, Default)]
@@ -60,7 +59,7 @@ pub(super) fn read(
         settings.set_flag(path, words.clone());
     }
     let core = Core::read(&mut settings);
-    let roles: Vec<_> = PROTOCOLS
+    let roles: Vec<_> = protocols()
         .iter()
         .map(|protocol| protocol.read(&mut settings))
         .collect();
@@ -132,7 +131,7 @@ pub(super) fn groups() -> Vec<Group> {
         title: "Server",
         flags: general,
     }];
-    let roles = PROTOCOLS.iter().map(|role| (role.name(), role.title()));
+    let roles = protocols().iter().map(|role| (role.name(), role.title()));
     for (table, title) in std::iter::once(("limits", "Limits")).chain(roles) {
         let flags = flags(table);
         if !flags.is_empty() {
@@ -168,7 +167,7 @@ fn all_keys() -> impl Iterator<Item = &'static Key> {
 
 /// The keys of the core and of every role.
 fn tables() -> Vec<&'static [Key]> {
-    let roles = PROTOCOLS.iter().map(|protocol| protocol.keys());
+    let roles = protocols().iter().map(|protocol| protocol.keys());
     std::iter::once(KEYS).chain(roles).collect()
 }
 

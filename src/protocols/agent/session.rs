@@ -38,6 +38,8 @@ pub struct AgentSession {
     /// Numbers the questions to the control thread.
     ticket: u32,
     way: Option<Way>,
+    /// What the last request that was not granted lacked.
+    refused: Option<&'static str>,
 }
 
 enum State {
@@ -52,7 +54,8 @@ enum State {
         dialling: Box<Dialling>,
         says_ok: bool,
     },
-    Relaying,
+    /// The number of the target that was reached.
+    Relaying(u32),
 }
 
 /// What the deadline timer is armed for.
@@ -80,6 +83,7 @@ impl AgentSession {
             stopping: false,
             ticket: FIRST_TICKET,
             way: None,
+            refused: None,
         }
     }
 }
@@ -134,9 +138,18 @@ impl Session for AgentSession {
                 let (service, field) = (&way.service, &way.field);
                 write!(out, " service={service} field={field} to={target}")
             }
-            (Some(way), _) => write!(out, " service={} field={}", way.service, way.field),
+            (Some(way), State::Relaying(target)) => {
+                let (service, field) = (&way.service, &way.field);
+                match way.targets.get(*target) {
+                    Some(target) => write!(out, " service={service} field={field} to={target}"),
+                    None => write!(out, " service={service} field={field}"),
+                }
+            }
             _ => write!(out, " frames={}", self.frames),
         };
+        if let Some(refused) = self.refused {
+            let _ = write!(out, " refused={refused:?}");
+        }
     }
 }
 
@@ -233,7 +246,7 @@ impl AgentSession {
                 self.authorised = self.desk.token.admits(token);
                 let reply = match self.authorised {
                     true => Reply::Authorised,
-                    false => failed(b"auth", b"token wrong"),
+                    false => self.refuse("auth", "token wrong"),
                 };
                 self.reply(conn, dialect, &reply, cx);
             }
@@ -252,15 +265,16 @@ impl AgentSession {
         alone: bool,
         cx: &mut Cx<'_>,
     ) -> Result<(), Close> {
-        let refusal: Option<&[u8]> = if self.desk.token.is_set() && !self.authorised {
-            Some(b"not authorised: send auth with the token first")
+        let refusal = if self.desk.token.is_set() && !self.authorised {
+            Some("not authorised: send auth with the token first")
         } else if op == SET && !fits(dialect, data.len(), self.desk.max_payload) {
-            Some(b"value too long to be read back")
+            Some("value too long to be read back")
         } else {
             None
         };
         if let Some(message) = refusal {
-            self.reply(conn, dialect, &failed(b"update", message), cx);
+            let reply = self.refuse("update", message);
+            self.reply(conn, dialect, &reply, cx);
             return self.answered_one(dialect, alone, cx);
         }
         let change = match op {
@@ -448,7 +462,11 @@ impl AgentSession {
                     cx.send(client, OK);
                 }
                 cx.relay(client, backend);
-                self.state = State::Relaying;
+                let target = match &self.state {
+                    State::Dialling { dialling, .. } => dialling.number(),
+                    _ => 0,
+                };
+                self.state = State::Relaying(target);
                 Ok(())
             }
             (Progress::Failed(cause), _) => Err(Close::upstream(cause)),
@@ -525,6 +543,12 @@ impl AgentSession {
         out.clear();
         encode_reply(&mut out, dialect, mask, reply);
         cx.send(conn, &out);
+    }
+
+    /// A refusal for the client that the log will tell of as well.
+    fn refuse(&mut self, command: &'static str, message: &'static str) -> Reply<'static> {
+        self.refused = Some(message);
+        failed(command.as_bytes(), message.as_bytes())
     }
 
     fn sniffed(&self) -> IpAddr {

@@ -84,3 +84,13 @@ impl Session for AccessSession {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_pair_costs_its_session_four_words() {
+        assert!(size_of::<AccessSession>() <= 32);
+    }
+}
