@@ -4,7 +4,7 @@
 
 use std::io;
 
-use super::Stream;
+use super::{Place, Stream};
 use crate::buffer::{Pool, Ring};
 use crate::reactor::{Key, SessionKey, TimerKey};
 
@@ -29,6 +29,8 @@ pub struct Conn<S> {
     pub stream: S,
     /// The session it belongs to; `None` while its last bytes are flushed after that has ended.
     pub owner: Option<SessionKey>,
+    /// Its session's place among the server's connections, while its last bytes are flushed.
+    pub place: Option<Place>,
     /// Its place in a relayed pair: the link, and which of the two it is.
     pub link: Option<(LinkKey, Side)>,
     /// Read, not yet taken by the session.
@@ -69,6 +71,7 @@ impl<S: Stream> Conn<S> {
         Self {
             stream,
             owner: None,
+            place: None,
             link: None,
             rx: Ring::default(),
             tx: Ring::default(),

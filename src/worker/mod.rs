@@ -163,7 +163,8 @@ struct Slot {
     peer: std::net::SocketAddr,
     opened: Instant,
     moved: [u64; 2],
-    _place: Place,
+    /// Goes on to a connection that outlives the session.
+    place: Option<Place>,
 }
 
 enum Timer {

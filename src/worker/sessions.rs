@@ -187,7 +187,7 @@ impl<N: Network> Worker<N> {
     /// Ends a session: exactly once, with one line in the log, and nothing of it is left but, when
     /// the end is a graceful one, connections whose last bytes are still leaving.
     pub(super) fn end(&mut self, key: SessionKey, close: Close) {
-        let Some(slot) = self.sessions.remove(key) else {
+        let Some(mut slot) = self.sessions.remove(key) else {
             return;
         };
         for timer in slot.timers.into_iter().flatten() {
@@ -195,6 +195,11 @@ impl<N: Network> Worker<N> {
         }
         for conn in slot.conns.iter() {
             self.let_go(conn, close.is_graceful());
+            // Whoever does not read its last bytes keeps its place, or its like could come again
+            // and again without end.
+            if let Some(lingering) = self.conns.get_mut(conn) {
+                lingering.place = lingering.place.take().or_else(|| slot.place.take());
+            }
         }
         self.setup.counters.add(Metric::Ended, 1);
         if close.is_fault() {

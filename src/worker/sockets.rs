@@ -100,7 +100,7 @@ impl<N: Network> Worker<N> {
             peer,
             opened: self.now,
             moved: [0; 2],
-            _place: place,
+            place: Some(place),
         };
         let Ok(session) = self.sessions.insert(slot) else {
             self.setup.counters.add(Metric::Shed, 1);

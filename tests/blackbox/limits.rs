@@ -204,6 +204,34 @@ fn clients_above_the_cap_wait_for_room_and_are_served_then() {
 }
 
 #[test]
+fn a_client_that_does_not_read_its_last_reply_keeps_its_place() {
+    let server = Setup::new()
+        .top("workers = 1")
+        .limit("max_connections = 4")
+        .start();
+    let base = kernel::descriptors(server.process());
+    server.store(b"large", b"s", &vec![b'v'; 500_000]);
+    // However much the kernel takes of the replies, the last bytes of one of these sessions wait in
+    // the server when it has ended.
+    let mut held = Vec::new();
+    for count in 1..=40 {
+        let mut peer = server.connect();
+        let few = WIDE.query(b"large", b"s").repeat(count % 10 + 1);
+        peer.send(few).finish();
+        held.push(peer);
+    }
+    // Each of the four may have all of its descriptors open, and nobody else.
+    for _ in 0..50 {
+        let open = kernel::descriptors(server.process());
+        assert!(open <= base + 4, "{open} descriptors");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(held);
+    server.expect_open(0);
+    server.stop();
+}
+
+#[test]
 fn clients_of_one_address_above_its_cap_are_closed_and_room_is_reused() {
     let backend = Backend::echo();
     let server = capped(&backend, "max_connections_per_ip");

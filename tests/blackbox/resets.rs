@@ -200,6 +200,7 @@ fn a_reset_after_the_own_end_reaches_a_backend_that_says_nothing() {
     let (backend, ends) = speechless();
     for way in ["auto", "splice"] {
         let server = Setup::to(backend.address)
+            .top("workers = 1")
             .top(&format!("relay = \"{way}\""))
             .start();
         for _ in 0..5 {
@@ -209,7 +210,8 @@ fn a_reset_after_the_own_end_reaches_a_backend_that_says_nothing() {
             peer.reset();
             assert_eq!(ends.recv_timeout(DEADLINE).unwrap(), End::Reset);
         }
-        server.expect_open(0);
+        // A pair that was spliced leaves an empty pipe behind for the next one.
+        server.expect_open(if way == "splice" { 2 } else { 0 });
         server.stop();
     }
 }
