@@ -2,8 +2,13 @@
 //! kernel pipes on loan.
 //!
 //! A connection that has nothing to read or write holds no block. The budget bounds what peers
-//! can make a worker hold: when it is used up reading pauses; what the worker itself has to say
-//! is still queued, as each role bounds that by the size of its own frames.
+//! can make a worker hold: when it is used up, a connection reads into one block and no more until
+//! that is empty, so that peers who do not read stop nobody else. What the worker itself has to
+//! say is still queued, as each role bounds that by the size of its own frames. So
+//!
+//! ```text
+//!   bytes read and not yet written <= budget + one block for each connection
+//! ```
 
 mod pipe;
 mod ring;
@@ -47,6 +52,11 @@ impl Pool {
     /// How many blocks may still be lent for reading.
     pub fn left(&self) -> usize {
         self.budget.saturating_sub(self.lent)
+    }
+
+    /// True when more than half of the budget is lent: time to read in small pieces.
+    pub fn is_low(&self) -> bool {
+        self.lent > self.budget / 2
     }
 
     /// How many blocks are lent out now.

@@ -159,8 +159,8 @@ impl Ring {
 
     /// Reads into up to `most` blocks (the tail's free part first) by one call of `read`.
     ///
-    /// `None` when the pool has no block left: nothing was called. An error leaves the ring as it
-    /// was.
+    /// An empty ring gets one block in any case. `None` when there are bytes in the ring and the
+    /// pool has no further block: nothing was called. An error leaves the ring as it was.
     pub fn fill(
         &mut self,
         pool: &mut Pool,
@@ -271,8 +271,12 @@ impl Chain {
             before
         };
         while self.blocks.len() - first < most.clamp(1, SLICES) {
-            let Some(bytes) = pool.take() else { break };
-            self.grow(bytes);
+            match pool.take() {
+                Some(bytes) => self.grow(bytes),
+                // One block for whoever has none, whatever others hold.
+                None if !live && self.blocks.len() == first => self.grow(pool.take_beyond()),
+                None => break,
+            }
         }
         if self.blocks.len() == first {
             return None;
@@ -404,31 +408,29 @@ mod tests {
     }
 
     #[test]
-    fn a_used_up_pool_stops_reading_but_not_pushing() {
+    fn a_used_up_pool_leaves_one_block_to_each_ring() {
         let mut pool = Pool::new(0);
-        let mut rings: Vec<Ring> = Vec::new();
-        let bytes = pattern(BLOCK);
+        let bytes = pattern(4 * BLOCK);
+        let mut greedy = Ring::default();
         while pool.left() > 0 {
-            let mut ring = Ring::default();
-            ring.fill(&mut pool, 1, reads(&mut &bytes[..], BLOCK))
-                .unwrap()
-                .unwrap();
-            rings.push(ring);
+            let filled = greedy.fill(&mut pool, 1, reads(&mut &bytes[..], BLOCK));
+            assert_eq!(filled.unwrap().unwrap().count, BLOCK);
         }
+        assert!(pool.is_low());
+        assert!(greedy.fill(&mut pool, 1, |_| panic!("no read")).is_none());
         let mut late = Ring::default();
-        assert!(
-            late.fill(&mut pool, 1, |_| panic!("must not read"))
-                .is_none()
-        );
+        let filled = late.fill(&mut pool, 4, reads(&mut &bytes[..], 4 * BLOCK));
+        let want = Filled {
+            count: BLOCK,
+            room: BLOCK,
+        };
+        assert_eq!(filled.unwrap().unwrap(), want);
+        assert!(late.fill(&mut pool, 1, |_| panic!("no read")).is_none());
         late.push(b"answer", &mut pool);
-        assert_eq!(late.head(), b"answer");
+        assert_eq!(late.len(), BLOCK + 6);
+        greedy.clear(&mut pool);
         late.clear(&mut pool);
-        rings[0].clear(&mut pool);
-        assert!(
-            late.fill(&mut pool, 1, reads(&mut &bytes[..], 5))
-                .unwrap()
-                .is_ok()
-        );
+        assert_eq!(pool.lent(), 0);
     }
 
     #[test]

@@ -35,6 +35,7 @@ impl<N: Network> Worker<N> {
 
     /// Accepts what waits, up to the turn's share.
     pub(super) fn accept(&mut self, key: ListenerKey) {
+        let mut failures = 0;
         for _ in 0..TURN_ACCEPTS {
             let Some(listener) = self.listeners.get_mut(key) else {
                 return;
@@ -62,7 +63,9 @@ impl<N: Network> Worker<N> {
                     listener.can_accept = false;
                     return;
                 }
-                Err(error) if concerns_one_connection(&error) => {}
+                Err(error) if concerns_one_connection(&error) && failures < TURN_FAILURES => {
+                    failures += 1;
+                }
                 Err(error) => {
                     self.shed_one(key);
                     return self.rest_listener(key, &error.to_string());
@@ -462,3 +465,6 @@ const RX_HOLD: usize = 64 * 1024;
 
 /// A session that queued more than this is told when the queue has fallen to it.
 pub(super) const TX_LOW: usize = 64 * 1024;
+
+/// Connections that may turn out broken in one turn; at more than that the listener rests.
+const TURN_FAILURES: usize = 16;
