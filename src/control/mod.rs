@@ -9,8 +9,9 @@
 //!      └───────────────── Letter ── [box of each worker] ── Stored, Changed, Resolved
 //! ```
 //!
-//! What comes in while a commit is under way makes the next round: under load many updates share
-//! one sync, and a lone one waits for none but its own.
+//! What comes in while a commit is under way makes the next round, and a round that follows a busy
+//! one waits a moment for more: under load many updates share one sync, and a lone one waits for
+//! none but its own.
 //!
 //! **Bounds.** A round takes at most [`ROUND`] requests and stops at [`ROUND_BYTES`] of updates.
 //! Each request is answered by one letter at most. Letters that find a worker's box full wait in
@@ -115,6 +116,8 @@ pub struct Control {
     watchers: Watchers,
     outboxes: Vec<Outbox>,
     recoveries: u64,
+    /// How many updates the last round had.
+    last_updates: usize,
 }
 
 impl Control {
@@ -124,6 +127,7 @@ impl Control {
         Self {
             memory: store.memory(),
             recoveries: store.recoveries(),
+            last_updates: 0,
             store,
             resolver,
             watchers: Watchers::default(),
@@ -148,6 +152,10 @@ impl Control {
         let mut open = true;
         while open {
             open = self.wait(&requests, &mut round);
+            if self.last_updates >= MANY {
+                // Where many update at once, those who come within a moment share the sync.
+                std::thread::sleep(GATHER);
+            }
             if !self.is_clogged() {
                 fill(&mut round, &requests);
             }
@@ -210,6 +218,7 @@ impl Control {
             }
         }
         self.look_after_lookups(now);
+        self.last_updates = updates.len();
         // The disk may take its time from here on; whoever did not ask for it is served.
         if !updates.is_empty() {
             self.apply(&updates, &askers, now, unix);
@@ -354,6 +363,10 @@ fn unix_now() -> i64 {
 pub const ROUND: usize = 1024;
 /// Bytes of updates after which a round takes in no more: what one commit holds in memory.
 pub const ROUND_BYTES: usize = 8 << 20;
+/// From so many updates in one round on, the next one waits for more: a lone client never waits.
+const MANY: usize = 4;
+/// How long it waits: less than a sync takes, and long enough for a turn of every worker.
+const GATHER: Duration = Duration::from_micros(100);
 /// How soon letters that found no room are tried again.
 const RETRY: Duration = Duration::from_millis(2);
 

@@ -226,12 +226,11 @@ impl<N: Network> Worker<N> {
             return;
         };
         conn.rx.clear(&mut self.pool);
-        if !graceful {
-            // Answers to earlier requests are not held back by a later one that was wrong.
-            let _ = conn.flush(&mut self.pool);
-        }
+        // Most often the last bytes leave at once, and the close itself says the end. Answers to
+        // earlier requests leave also when a later one was wrong.
+        let broken = conn.flush(&mut self.pool).is_err();
         let unread = conn.can_read && !conn.ended;
-        if !graceful || (conn.tx.is_empty() && !unread) {
+        if broken || !graceful || (conn.tx.is_empty() && !unread) {
             return self.discard(key);
         }
         // The end goes out behind the last bytes; what still comes in is read and dropped, for a
