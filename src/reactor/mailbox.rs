@@ -155,7 +155,10 @@ mod tests {
             address.post(letter).unwrap();
         }
         assert!(mailbox.open(2, |_| {}));
-        assert!(mailbox.has_rung(), "the loop would sleep over the last letter");
+        assert!(
+            mailbox.has_rung(),
+            "the loop would sleep over the last letter"
+        );
         assert!(!mailbox.open(2, |_| {}));
         assert!(!mailbox.has_rung());
     }
