@@ -94,3 +94,21 @@ print_table() {
         "interactive connections beside one bulk stream. Ratio: $first to this relay."
     describe_machine
 }
+
+# print_costs SUBJECT...: what bench/plot.sh draws.
+print_costs() {
+    local subject label cost unit
+    while read -r label _ cost _; do
+        case $cost in
+        cpu_s_per_gb) unit="CPU s per GB" ;;
+        bytes_per_pair) unit="bytes per idle pair" ;;
+        cpu_us) [ "$label" = connect ] && unit="CPU µs per connection" || unit="CPU µs per round trip" ;;
+        *) continue ;;
+        esac
+        for subject in "$@"; do
+            can "$subject" "$label" || continue
+            printf '%s\t%s\t%s\t%s\n' "$label" "$subject" "$unit" \
+                "$(median "$subject" "$label" "$cost")"
+        done
+    done <<<"$LOADS"
+}

@@ -13,6 +13,7 @@ mod support;
 mod access;
 mod auth;
 mod backends;
+mod bulk;
 mod clients;
 mod commands;
 mod crash;

@@ -49,12 +49,13 @@ impl Seat for PlainSeat {
     }
 }
 
-fn house(seed: u64, shape: Shape) -> House {
+/// A house whose every session relays to one backend.
+pub fn house(seed: u64, shape: Shape) -> House {
     House::new(seed, shape, |_, _| Box::new(PlainSeat))
 }
 
 /// A pair whose client has sent `first`; the ids of both sockets.
-fn pair(house: &mut House, first: &[u8]) -> (usize, usize) {
+pub fn pair(house: &mut House, first: &[u8]) -> (usize, usize) {
     let client = house.world.borrow_mut().connect();
     house.world.borrow_mut().send(client, first);
     house.settle();

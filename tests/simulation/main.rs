@@ -13,6 +13,7 @@
 
 mod access;
 mod agent;
+mod bulk;
 mod crowd;
 mod engine;
 mod house;

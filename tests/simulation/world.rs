@@ -127,10 +127,18 @@ pub struct World {
     /// Errors that the next accepts give.
     pub accept_errors: VecDeque<i32>,
     pub accept_calls: usize,
-    /// Percent of connects and watches that fail at once.
+    /// Percent of connects, watches and pipes that fail at once.
     pub failures: usize,
     /// What the kernel takes from the engine before the peer reads, for sockets to come.
     pub send_room: usize,
+    /// What the kernel keeps for the engine to read; the rest waits on the way.
+    pub receive_room: usize,
+    /// The most that one slot of a pipe takes.
+    pub slot: usize,
+    /// How many bytes the engine has put into pipes.
+    pub spliced: usize,
+    /// How often the engine asked for a pipe.
+    pub pipe_calls: usize,
 }
 
 pub type Shared = Rc<RefCell<World>>;
@@ -147,6 +155,10 @@ impl World {
             accept_calls: 0,
             failures: 0,
             send_room: SEND_BUFFER,
+            receive_room: RECEIVE_BUFFER,
+            slot: SLOT,
+            spliced: 0,
+            pipe_calls: 0,
         }))
     }
 
@@ -190,11 +202,12 @@ impl World {
 
     /// Some of what is on the way arrives.
     pub fn deliver(&mut self, id: usize, most: usize) {
+        let receive_room = self.receive_room;
         let socket = &mut self.sockets[id];
         if socket.connecting || socket.closed {
             return;
         }
-        let room = RECEIVE_BUFFER.saturating_sub(socket.inbound.len());
+        let room = receive_room.saturating_sub(socket.inbound.len());
         let count = socket.wire.len().min(most).min(room);
         let arrived: Vec<u8> = socket.wire.drain(..count).collect();
         socket.inbound.extend(arrived);
@@ -366,7 +379,8 @@ impl Stream for SimStream {
 
     fn splice_in(&mut self, pipe: &mut SimPipe, count: usize) -> io::Result<usize> {
         let mut world = self.world.borrow_mut();
-        let piece = 1 + world.random.below(SLOT);
+        let slot = world.slot;
+        let piece = 1 + world.random.below(slot);
         let socket = &mut world.sockets[self.id];
         if socket.peer_reset {
             return Err(io::ErrorKind::ConnectionReset.into());
@@ -385,6 +399,7 @@ impl Stream for SimStream {
             pipe.slots += 1;
             taken += part;
         }
+        world.spliced += taken;
         Ok(taken)
     }
 
@@ -491,6 +506,7 @@ impl Network for SimNetwork {
 
     fn pipe(&mut self, _capacity: usize) -> io::Result<SimPipe> {
         let mut world = self.0.borrow_mut();
+        world.pipe_calls += 1;
         let failures = world.failures;
         if world.random.chance(failures) {
             return Err(io::ErrorKind::PermissionDenied.into());
@@ -505,8 +521,8 @@ impl Network for SimNetwork {
 const SEND_BUFFER: usize = 5_000;
 const RECEIVE_BUFFER: usize = 40_000;
 
-/// Slots of a pipe, and the most that one of them takes.
-const SLOTS: usize = 16;
+/// Slots of a pipe, and the most that one of them takes unless a test says otherwise.
+pub const SLOTS: usize = 16;
 const SLOT: usize = 2_000;
 
 /// How much a socket holds back at most.

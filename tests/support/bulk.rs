@@ -34,27 +34,38 @@ impl Numbers {
 
 const BLOCK: usize = 256 * 1024;
 
-/// Sends `total` bytes made from `seed`, ends the direction, and returns their hash. Every block
-/// differs from every other, so that a lost, doubled or swapped one shows.
+/// Sends `total` bytes made from `seed`, ends the direction, and returns their hash.
 pub fn send(peer: &mut Peer, seed: u64, total: usize) -> Hash {
-    let mut block = Numbers::new(seed).bytes(BLOCK);
     let mut hash = Context::new(&SHA256);
+    pour(peer, seed, total, &mut hash);
+    peer.finish();
+    hash.finish().as_ref().to_vec()
+}
+
+/// Sends `total` bytes made from `seed` and adds them to a hash. Every block differs from every
+/// other, so that a lost, doubled or swapped one shows.
+pub fn pour(peer: &mut Peer, seed: u64, total: usize, hash: &mut Context) {
+    let mut block = Numbers::new(seed).bytes(BLOCK);
     for number in 0..total.div_ceil(BLOCK) {
         block[..8].copy_from_slice(&(number as u64).to_le_bytes());
         let part = &block[..BLOCK.min(total - number * BLOCK)];
         hash.update(part);
         peer.send(part);
     }
-    peer.finish();
-    hash.finish().as_ref().to_vec()
 }
 
 /// Reads up to the end; how many bytes came, and their hash.
 pub fn receive(peer: &mut Peer) -> (usize, Hash) {
+    receive_with(peer, || {})
+}
+
+/// The same, with something done before each read.
+pub fn receive_with(peer: &mut Peer, mut before: impl FnMut()) -> (usize, Hash) {
     let mut buffer = vec![0; BLOCK];
     let mut hash = Context::new(&SHA256);
     let mut total = 0;
     loop {
+        before();
         let more = peer.some(&mut buffer).unwrap_or_else(|error| {
             panic!("{error} after {total} bytes");
         });
