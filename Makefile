@@ -28,7 +28,7 @@ test: lint doc ## formatting, lints, documentation, and every test
 check: ## type-check everything, quickly
 	$(CARGO) check --all-targets
 
-bench: ## measure beside HAProxy; prints one table
+bench: ## measure the agent role beside HAProxy; prints one table
 	bench/agent.sh
 
 doc: ## build the documentation; a warning is an error

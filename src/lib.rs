@@ -97,8 +97,8 @@
 //! * Every loop and every queue has a stated bound. Besides those of the table above: a turn reads
 //!   256 KiB per connection and accepts 64 per listener ([`worker`]); a direction holds
 //!   [`relay::HOLD`] unwritten bytes in its ring before it reads no further, or one kernel pipe; a core
-//!   lends blocks and pipes within its share of `max_buffer_memory` ([`buffer::Pool`],
-//!   [`buffer::Pipes`]); a round of the control thread
+//!   lends blocks and pipes within its share of `max_buffer_memory`, and one block to each connection
+//!   beyond it ([`buffer::Pool`], [`buffer::Pipes`]); a round of the control thread
 //!   takes [`control::ROUND`] requests or [`control::ROUND_BYTES`] of updates.
 //! * A stale event cannot reach a reused slot: every [`reactor::Key`] carries a generation.
 //! * An update is answered with success only after its commit is synced, and is seen by queries only
@@ -127,6 +127,8 @@
 //! * **`MSG_ZEROCOPY`.** It pays for large sends of memory that stays put; ring blocks are reused at
 //!   once, and would have to wait for its completions.
 //! * **`TCP_FASTOPEN`, `TCP_DEFER_ACCEPT`, `TCP_NOTSENT_LOWAT`.** No gain where it was measured.
+//! * **`SO_RCVLOWAT`.** A mark below which bytes are not reported needs a timer to release the last of
+//!   them; and under load a splice brings a whole pipe of 1 MiB without it.
 //! * **`SO_RCVBUF`.** A size set by hand turns the kernel's own tuning off, and was slower.
 //! * **Level-triggered polling, and changing an interest.** Every socket is registered once, for both
 //!   directions; a short read says that it is dry.
