@@ -158,15 +158,6 @@ pub fn interface_addresses() -> io::Result<Vec<(String, IpAddr)>> {
     }
 }
 
-/// Gives memory that is free inside the allocator back to the system, after a burst has passed.
-pub fn trim_heap() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim only returns free pages; it may be called at any time on any thread.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 /// A descriptor held in reserve: closing it makes room for one more when the limit is reached.
 pub fn reserve_descriptor() -> io::Result<File> {
     File::open("/dev/null")
