@@ -1,0 +1,3 @@
+//! The gateway role: virtual connections between clients and authenticated servers.
+
+pub mod wire;
