@@ -45,7 +45,7 @@ pub trait Session {
     /// secret, never payload.
     fn describe(&self, out: &mut String);
 
-    /// Takes leave: called once when the session is over, however that came, so that what others
+    /// Takes leave: called once, after [`Session::describe`], when the session is over, however that came, so that what others
     /// know of it is undone in one place. Of what it asks for, only [`Cx::send`], [`Cx::forward`]
     /// and [`Cx::post`] are done; its own connections close behind what they are sent here.
     fn leave(&mut self, cx: &mut Cx<'_>) {
@@ -207,6 +207,8 @@ pub enum Action {
         /// To fall to how many bytes.
         until: usize,
     },
+    /// See [`Cx::pause`].
+    Pause(ConnKey),
     /// See [`Cx::patience`].
     Patience(ConnKey, Duration),
     /// See [`Cx::hold`].
@@ -229,6 +231,8 @@ pub trait Outlets {
     fn unsent(&self, conn: ConnKey) -> usize;
     /// How many bytes have been read from it and not taken; none while its ring is lent out.
     fn unread(&self, conn: ConnKey) -> usize;
+    /// How many bytes sessions have queued on this core, in whole blocks.
+    fn queued(&self) -> usize;
     /// Counts something.
     fn count(&mut self, metric: Metric, count: u64);
 }
@@ -333,6 +337,17 @@ impl<'a> Cx<'a> {
         self.actions.push(Action::AwaitRoom { conn, of, until });
     }
 
+    /// How many bytes sessions have queued on this core, on all connections together and in whole
+    /// blocks: for those who share out memory for queues.
+    pub fn queued(&self) -> usize {
+        self.outlets.queued()
+    }
+
+    /// Reads `conn` no further until [`Cx::resume`].
+    pub fn pause(&mut self, conn: ConnKey) {
+        self.actions.push(Action::Pause(conn));
+    }
+
     /// Asks for [`Event::Stalled`] whenever bytes are queued on a connection and its peer has
     /// taken none for so long; once for each such time.
     pub fn patience(&mut self, conn: ConnKey, within: Duration) {
@@ -370,8 +385,8 @@ impl<'a> Cx<'a> {
     }
 
     /// Counts something.
-    pub fn count(&mut self, metric: Metric) {
-        self.outlets.count(metric, 1);
+    pub fn count(&mut self, metric: Metric, count: u64) {
+        self.outlets.count(metric, count);
     }
 
     /// Random bits for masks and the like; not for secrets.
@@ -461,4 +476,7 @@ pub trait Service: Send + Sync {
 pub trait Seat {
     /// A session for a connection that the listener of that number in [`Role::listen`] accepted.
     fn accept(&mut self, listener: usize) -> Box<dyn Session>;
+
+    /// Sweeps over what its sessions share for contradictions; for tests, as it costs time.
+    fn check(&self) {}
 }

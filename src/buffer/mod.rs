@@ -68,6 +68,11 @@ impl Pool {
         self.lent
     }
 
+    /// How many bytes the blocks have room for that hold what sessions queued.
+    pub fn queued(&self) -> usize {
+        self.own * BLOCK
+    }
+
     /// A block to read into; `None` when the budget is used up.
     fn take(&mut self) -> Option<Bytes> {
         (self.left() > 0).then(|| self.take_beyond())

@@ -33,6 +33,29 @@ impl<N: Network> Worker<N> {
         }
     }
 
+    /// Stops the reading of a connection until it is resumed: it waits for itself, and so stands in
+    /// nobody's line.
+    pub(super) fn pause(&mut self, key: ConnKey) {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.awaits.get_or_insert(key);
+        }
+    }
+
+    /// Offers a session what a connection holds, and reads on; one that waits for room elsewhere
+    /// goes on waiting.
+    pub(super) fn resume(&mut self, key: ConnKey) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        if conn.awaits == Some(key) {
+            conn.awaits = None;
+        }
+        if conn.awaits.is_none() {
+            self.offer(key);
+            self.advance(key);
+        }
+    }
+
     /// Sees to a connection after a flush that has written so many bytes: whether its peer takes
     /// any, and whether those who wait for room may go on.
     pub(super) fn look_after(&mut self, key: ConnKey, written: usize) {

@@ -303,6 +303,9 @@ impl<N: Network> Worker<N> {
 
     /// Sweeps over everything for contradictions; for tests, as it costs time.
     pub fn check(&self) {
+        for seat in &self.setup.seats {
+            seat.check();
+        }
         for (key, conn) in self.conns.iter() {
             conn.rx.check();
             conn.tx.check();

@@ -60,6 +60,10 @@ impl<S: Stream> Outlets for Wires<'_, S> {
         self.conns.get(key).map_or(0, |conn| conn.rx.len())
     }
 
+    fn queued(&self) -> usize {
+        self.pool.queued()
+    }
+
     fn count(&mut self, metric: Metric, count: u64) {
         self.counters.add(metric, count);
     }
@@ -142,6 +146,7 @@ impl<N: Network> Worker<N> {
             Action::Ask(ticket, command) => self.ask(session, ticket, command),
             Action::Post(to, mail) => self.post(session, to, mail),
             Action::AwaitRoom { conn, of, until } => self.await_room(conn, of, until),
+            Action::Pause(conn) => self.pause(conn),
             Action::Patience(conn, within) => {
                 if let Some(conn) = self.conns.get_mut(conn) {
                     conn.care().patience = Some(within);
@@ -209,10 +214,7 @@ impl<N: Network> Worker<N> {
             Pending::Reply(session, ticket, reply) => {
                 self.deliver(session, Event::Reply { ticket, reply });
             }
-            Pending::Resume(conn) => {
-                self.offer(conn);
-                self.advance(conn);
-            }
+            Pending::Resume(conn) => self.resume(conn),
             Pending::Room(conn) => self.call_waiters(conn),
             Pending::Stalled(session, conn) => self.deliver(session, Event::Stalled { conn }),
             Pending::Listening(session, tag, listener) => {
@@ -254,6 +256,11 @@ impl<N: Network> Worker<N> {
         let Some(mut slot) = self.sessions.remove(key) else {
             return;
         };
+        self.setup.counters.add(Metric::Ended, 1);
+        if close.is_fault() {
+            self.setup.counters.add(Metric::Faulted, 1);
+        }
+        self.write_down(key, &slot, &close);
         self.take_leave(key, &mut slot);
         for timer in slot.timers.into_iter().flatten() {
             self.wheel.cancel(timer);
@@ -269,16 +276,20 @@ impl<N: Network> Worker<N> {
                 lingering.place = lingering.place.take().or_else(|| slot.place.take());
             }
         }
-        self.setup.counters.add(Metric::Ended, 1);
-        if close.is_fault() {
-            self.setup.counters.add(Metric::Faulted, 1);
-        }
+        drop(slot);
+        self.wake_listeners();
+    }
+
+    /// Writes a session's line in the log, in words of which some are the session's own.
+    fn write_down(&mut self, key: SessionKey, slot: &Slot, close: &Close) {
         let handle = self.handle(key);
         let name = self.names.get(usize::from(slot.listener));
         let name = name.map_or("", String::as_str);
-        self.journal.ended(self.now, name, handle, &slot, &close);
-        drop(slot);
-        self.wake_listeners();
+        let (now, journal) = (self.now, &mut self.journal);
+        let line = AssertUnwindSafe(|| journal.ended(now, name, handle, slot, close));
+        if catch_unwind(line).is_err() {
+            self.setup.counters.add(Metric::Panicked, 1);
+        }
     }
 
     /// Has a session that is over undo what others know of it.
