@@ -1,3 +1,4 @@
 //! The gateway role: virtual connections between clients and authenticated servers.
 
+pub mod client;
 pub mod wire;
