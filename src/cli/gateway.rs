@@ -81,3 +81,43 @@ const fn server_flag(default: &'static str) -> Flag {
         .default(default)
         .environment()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use super::Dialect;
+    use crate::protocols::gateway::wire::{Command, HEAD, Head};
+
+    /// Takes the next frame as a gateway does; none at the end.
+    pub(super) fn answer(stream: &mut TcpStream) -> Option<(Head, Vec<u8>)> {
+        let mut head = [0; HEAD];
+        if stream.read(&mut head[..1]).unwrap() == 0 {
+            return None;
+        }
+        stream.read_exact(&mut head[1..]).unwrap();
+        let head = Head::decode(&head, u32::MAX).unwrap();
+        let mut payload = vec![0; head.payload_len()];
+        stream.read_exact(&mut payload).unwrap();
+        Some((head, payload))
+    }
+
+    /// Takes a client's dial and accepts it as connection 1.
+    pub(super) fn join(mut stream: TcpStream, dialect: Dialect, server: u32) -> TcpStream {
+        let mut conn = 0;
+        if dialect == Dialect::Document {
+            let (_, payload) = answer(&mut stream).unwrap();
+            assert_eq!(dialect.decode(&payload), Ok(Command::New));
+            conn = 1;
+            let open = dialect.frame(Command::Open { conn });
+            stream.write_all(open.as_ref()).unwrap();
+        }
+        let (_, payload) = answer(&mut stream).unwrap();
+        let remote = server;
+        assert_eq!(dialect.decode(&payload), Ok(Command::Dial { conn, remote }));
+        let accept = dialect.frame(Command::Accept { conn: 1, remote });
+        stream.write_all(accept.as_ref()).unwrap();
+        stream
+    }
+}

@@ -285,7 +285,163 @@ const CHUNK: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::super::tests::{answer, join};
     use super::*;
+    use crate::protocols::gateway::wire::{self, Dialect, Head};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A command line, run against a gateway of one connection; what it printed, and how it ended.
+    fn run(
+        line: &[&str],
+        input: impl Read + Send + 'static,
+        gateway: impl FnOnce(TcpStream) + Send,
+    ) -> (Vec<u8>, Result<(), Stop>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let words = line.iter().copied().chain(["--server", &address]);
+        let words: Vec<OsString> = words.map(OsString::from).collect();
+        let Ok(Invocation::Dial(dial)) = parse(&words, &|_| None) else {
+            panic!("not understood: {line:?}");
+        };
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let (stream, _) = listener.accept().unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                gateway(stream);
+            });
+            let mut printed = Vec::new();
+            let client = Client::connect(dial.gateway.as_str(), dial.options.clone()).unwrap();
+            let done = match client.dial(dial.server) {
+                Ok(connection) => converse(&dial, Arc::new(connection), input, |bytes| {
+                    printed.extend_from_slice(bytes);
+                    Ok(())
+                }),
+                Err(error) => Err(Stop::Gateway(error)),
+            };
+            client.close();
+            (printed, done)
+        })
+    }
+
+    /// Sends so many messages back, then closes or not.
+    fn echo(stream: TcpStream, dialect: Dialect, count: usize, closes: bool) {
+        let mut stream = join(stream, dialect, 7);
+        for _ in 0..count {
+            let (head, message) = answer(&mut stream).unwrap();
+            wire_message(&mut stream, head, &message);
+        }
+        if closes {
+            let close = wire::Command::Close { conn: 1 };
+            io::Write::write_all(&mut stream, dialect.frame(close).as_ref()).unwrap();
+        }
+        while answer(&mut stream).is_some() {}
+    }
+
+    fn wire_message(stream: &mut TcpStream, head: Head, message: &[u8]) {
+        let bytes = [&head.encode(), message].concat();
+        io::Write::write_all(stream, &bytes).unwrap();
+    }
+
+    /// Input that never ends, as a terminal's.
+    struct Terminal;
+
+    impl Read for Terminal {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            loop {
+                thread::park();
+            }
+        }
+    }
+
+    #[test]
+    fn lines_become_messages_and_messages_lines() {
+        for (name, dialect) in [
+            ("document", Dialect::Document),
+            ("fastway", Dialect::Fastway),
+        ] {
+            let line = ["7", "--dialect", name, "--linger", "20s"];
+            let input = &b"one\n\nthree"[..];
+            let (printed, done) = run(&line, input, move |stream| echo(stream, dialect, 3, true));
+            assert_eq!(printed, b"one\n\nthree\n");
+            done.unwrap();
+        }
+    }
+
+    #[test]
+    fn raw_bytes_pass_as_they_are() {
+        let input: Vec<u8> = (0..200_000_u32).map(|at| at as u8).collect();
+        let want = input.clone();
+        let chunks = input.len().div_ceil(CHUNK);
+        let line = ["7", "--raw", "--linger", "20s"];
+        let (printed, done) = run(&line, io::Cursor::new(input), move |stream| {
+            echo(stream, Dialect::Document, chunks, true);
+        });
+        assert!(printed == want);
+        done.unwrap();
+    }
+
+    #[test]
+    fn an_input_that_has_ended_ends_it_when_nothing_comes() {
+        let line = ["7", "--linger", "0s"];
+        let (_, done) = run(&line, &b"hello\n"[..], |stream| {
+            echo(stream, Dialect::Document, 0, false);
+        });
+        done.unwrap();
+    }
+
+    #[test]
+    fn the_server_may_close_while_the_input_goes_on() {
+        let (_, done) = run(&["7"], Terminal, |stream| {
+            echo(stream, Dialect::Document, 0, true);
+        });
+        done.unwrap();
+    }
+
+    #[test]
+    fn a_gateway_that_is_lost_is_a_failure() {
+        let (_, done) = run(&["7"], Terminal, |stream| {
+            drop(join(stream, Dialect::Document, 7));
+        });
+        let error = done.unwrap_err();
+        assert!(
+            matches!(error, Stop::Gateway(Error::GatewayClosed)),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_a_failure() {
+        let (_, done) = run(&["7", "--dialect", "fastway"], Terminal, |mut stream| {
+            answer(&mut stream).unwrap();
+            let refuse = wire::Command::Refuse { conn: 0, remote: 7 };
+            let frame = Dialect::Fastway.frame(refuse);
+            io::Write::write_all(&mut stream, frame.as_ref()).unwrap();
+            while answer(&mut stream).is_some() {}
+        });
+        let Err(Stop::Gateway(error)) = done else {
+            panic!("{done:?}");
+        };
+        let error = error.to_string();
+        assert!(error.starts_with("server 7 is not there"), "{error}");
+    }
+
+    #[test]
+    fn a_line_too_long_for_a_message_is_a_failure() {
+        let input = vec![b'x'; 600_000];
+        let (_, done) = run(&["7"], io::Cursor::new(input), |stream| {
+            echo(stream, Dialect::Document, 0, false);
+        });
+        let Err(Stop::Input(words)) = done else {
+            panic!("{done:?}");
+        };
+        assert!(
+            words.starts_with("line 1 is longer than 524284 bytes"),
+            "{words}"
+        );
+    }
 
     #[test]
     fn lines_lose_their_end_and_nothing_else() {

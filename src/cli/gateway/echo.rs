@@ -207,3 +207,70 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// The bounds of the pauses between two attempts.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::super::tests::answer;
+    use super::*;
+    use crate::protocols::gateway::wire;
+
+    fn asked(line: &[&str], address: &str, environment: Environment<'_>) -> Echo {
+        let words = line.iter().copied().chain(["--server", address]);
+        let words: Vec<OsString> = words.map(OsString::from).collect();
+        match parse(&words, environment) {
+            Ok(Invocation::Echo(echo)) => echo,
+            Ok(_) => panic!("another command"),
+            Err(usage) => panic!("{usage}"),
+        }
+    }
+
+    #[test]
+    fn every_message_comes_back_until_the_gateway_is_lost() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let key = |name: &str| (name == "TOWPATH_KEY").then(|| OsString::from("secret"));
+        let line = ["--id", "7", "--dialect", "fastway"];
+        let echo = asked(&line, &address, &key);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.set_read_timeout(Some(SILENCE)).unwrap();
+                stream.write_all(b"12345678").unwrap();
+                let mut shown = [0; wire::ANSWER];
+                stream.read_exact(&mut shown).unwrap();
+                assert_eq!(wire::verify(b"12345678", b"secret", &shown), Some(7));
+                for conn in [1, 2] {
+                    let connect = wire::Command::Connect { conn, remote: 5 };
+                    let frame = Dialect::Fastway.frame(connect);
+                    stream.write_all(frame.as_ref()).unwrap();
+                    let head = wire::Head::new(conn, 5).unwrap();
+                    stream.write_all(&head.encode()).unwrap();
+                    stream.write_all(b"hello").unwrap();
+                    let back = (head, b"hello".to_vec());
+                    assert_eq!(answer(&mut stream), Some(back));
+                }
+            });
+            let error = echo.serve_once();
+            assert!(matches!(error, Error::GatewayClosed), "{error:?}");
+        });
+    }
+
+    #[test]
+    fn a_wrong_key_is_told_in_words() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let echo = asked(&["--id", "7"], &address, &|_| None);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.write_all(b"12345678").unwrap();
+                stream.read_exact(&mut [0; wire::ANSWER]).unwrap();
+            });
+            let error = echo.serve_once().to_string();
+            assert!(error.ends_with("is the key right?"), "{error}");
+        });
+    }
+}
