@@ -168,7 +168,8 @@ struct Slot {
     /// Which of the worker's names is that of the listener that it came in by.
     listener: u16,
     conns: Held,
-    /// Its own listeners, for those few that have any.
+    /// Its own listeners. Boxed, as nearly no session has any.
+    #[allow(clippy::box_collection)]
     listeners: Option<Box<Vec<ListenerKey>>>,
     timers: [Option<TimerKey>; TIMERS],
     peer: std::net::SocketAddr,
