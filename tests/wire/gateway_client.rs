@@ -477,7 +477,7 @@ fn a_silent_gateway_is_given_up_when_that_is_asked_for() {
 
 #[test]
 fn a_port_that_challenges_nobody_is_not_for_servers() {
-    let (address, gateway) = serve(|peer| drop(peer));
+    let (address, gateway) = serve(drop);
     let error = Server::connect(address, 7, b"", options(DOCUMENT)).unwrap_err();
     assert!(matches!(error, Error::NoChallenge), "{error:?}");
     gateway.join().unwrap();
