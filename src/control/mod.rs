@@ -22,7 +22,6 @@
 //!                      (before a round)  (it)     <= 2^18     <= 2^16
 //! ```
 
-mod outbox;
 pub mod resolver;
 mod watchers;
 
@@ -32,9 +31,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, after, never, select};
 
-use crate::reactor::{Address, Handle, SessionKey};
+use crate::reactor::{Address, Handle, Outbox, SessionKey};
 use crate::store::{Change, Memory, Name, Refusal, Store, Update};
-use outbox::Outbox;
 use resolver::{Found, Names, Outcome, Resolver};
 use watchers::Watchers;
 
@@ -114,7 +112,7 @@ pub struct Control {
     memory: Memory,
     resolver: Resolver<Asker>,
     watchers: Watchers,
-    outboxes: Vec<Outbox>,
+    outboxes: Vec<Outbox<Letter>>,
     recoveries: u64,
     /// How many updates the last round had.
     last_updates: usize,

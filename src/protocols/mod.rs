@@ -7,4 +7,4 @@ pub mod gateway;
 use crate::session::Protocol;
 
 /// Every protocol that the server can speak, in the order of the help text.
-pub const PROTOCOLS: &[&dyn Protocol] = &[&agent::Agent, &chain::Chain];
+pub const PROTOCOLS: &[&dyn Protocol] = &[&agent::Agent, &chain::Chain, &gateway::Gateway];
