@@ -7,8 +7,8 @@
 //! protocol code. A control thread owns everything that is slow or shared: the store on disk and
 //! the lookup of names.
 //!
-//! For programs, the crate is a client: [`agent`] is the blocking client library of the agent role.
-//! The other rooms are public so that the tests, the simulation and the bench reach them.
+//! For programs, the crate is a client: [`agent`] and [`gateway`] are the blocking client libraries of
+//! these roles. The other rooms are public so that the tests, the simulation and the bench reach them.
 //!
 //! # Threads
 //!
