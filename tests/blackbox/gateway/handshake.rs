@@ -33,7 +33,8 @@ fn expect_unregistered(gateway: &Gateway) {
 #[test]
 fn a_wrong_proof_is_closed_without_a_byte() {
     for dialect in DIALECTS {
-        let gateway = Gateway::new(dialect);
+        let plan = Plan::new(dialect).limit("handshake_timeout = \"60s\"");
+        let gateway = plan.start();
         let (mut other, of_other) = gateway.knock();
         let wrong: [Proof<'_>; 7] = [
             &|challenge| answer(challenge, "wrong key", ID),
@@ -58,8 +59,10 @@ fn a_wrong_proof_is_closed_without_a_byte() {
         }
         // Nobody has used up that challenge of the other's.
         other.send(answer(&of_other, KEY, ID));
-        Endpoint::new(other, dialect).expect_quiet();
+        let mut server = Endpoint::new(other, dialect);
+        server.expect_quiet();
         gateway.client(Dialect::Fastway).dial(ID);
+        server.joined();
     }
 }
 
