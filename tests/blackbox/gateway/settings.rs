@@ -121,7 +121,11 @@ fn flags_beat_the_file() {
     gateway.expect_alive();
     let off = check(
         &plan.table(),
-        &["--gateway-clients", "off", "--gateway-servers", "off"],
+        &[
+            "--gateway-clients=off",
+            "--gateway-servers=off",
+            "--agent=127.0.0.1:7100",
+        ],
     );
     let shown = off.expect(0).text();
     assert!(!shown.contains("127.0.0.1:1"), "{shown}");

@@ -69,6 +69,11 @@ const EXCEPTIONS: &[Exception] = &[
         |recording| recording.events.clear(),
     ),
     (
+        "fastway/idle_timeout",
+        "7: a matter of time, which is not replayed; see `life`",
+        |recording| recording.events.clear(),
+    ),
+    (
         "fastway/pipelined_dials",
         "12: the id of a dial is not known before its Accept",
         |recording| put_off_early_data(recording, 2),
