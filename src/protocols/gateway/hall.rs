@@ -300,7 +300,8 @@ impl Hall {
             return conns.fresh();
         }
         let endpoint = &mut self.endpoints[seat];
-        if !conns.claim(wanted, endpoint.handle) {
+        // One that is free again may be known here still, until the other core's word has come.
+        if self.joints.contains_key(&wanted) || !conns.claim(wanted, endpoint.handle) {
             return None;
         }
         if let Some(at) = endpoint.reserved.iter().position(|&id| id == wanted) {
