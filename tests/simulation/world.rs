@@ -11,7 +11,12 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use towpath::net::{ConnKey, ListenerKey, Network, Ready, SocketOptions, Stream, Watched};
+pub mod datagrams;
+
+use self::datagrams::{Air, SimSocket};
+use towpath::net::{
+    ConnKey, ListenerKey, Network, Ready, SocketKey, SocketOptions, Stream, Watched,
+};
 
 /// xorshift64*: small, and the same everywhere.
 pub struct Random(u64);
@@ -152,6 +157,8 @@ pub struct World {
     pub spliced: usize,
     /// How often the engine asked for a pipe.
     pub pipe_calls: usize,
+    /// Where datagrams fly.
+    pub air: Air,
 }
 
 pub type Shared = Rc<RefCell<World>>;
@@ -192,6 +199,7 @@ impl World {
             slot: SLOT,
             spliced: 0,
             pipe_calls: 0,
+            air: Air::default(),
         }))
     }
 
@@ -302,7 +310,9 @@ impl World {
 
     /// Something became ready that [`World::ready`] has not told yet.
     pub fn has_news(&self) -> bool {
-        self.sockets.iter().any(Socket::has_news) || self.doors.iter().any(Door::has_news)
+        self.sockets.iter().any(Socket::has_news)
+            || self.doors.iter().any(Door::has_news)
+            || self.air.has_news()
     }
 
     /// A part of what became ready, in a random order, each thing once.
@@ -336,6 +346,7 @@ impl World {
                 hung_up: false,
             });
         }
+        news.extend(self.air.ready());
         for at in (1..news.len()).rev() {
             let other = self.random.below(at + 1);
             news.swap(at, other);
@@ -535,6 +546,7 @@ impl SimNetwork {
 impl Network for SimNetwork {
     type Stream = SimStream;
     type Listener = SimListener;
+    type Socket = SimSocket;
 
     fn accept(&mut self, from: &mut SimListener) -> io::Result<(SimStream, SocketAddr)> {
         let taken = {
@@ -581,6 +593,19 @@ impl Network for SimNetwork {
     fn watch_listener(&mut self, of: &mut SimListener, key: ListenerKey) -> io::Result<()> {
         self.0.borrow_mut().doors[of.door].key = Some(key);
         Ok(())
+    }
+
+    fn bind(&mut self, at: SocketAddr) -> io::Result<(SimSocket, SocketAddr)> {
+        self.open_port(at, None)
+    }
+
+    fn associate(&mut self, to: SocketAddr) -> io::Result<SimSocket> {
+        let any = SocketAddr::from(([10, 0, 0, 1], 0));
+        self.open_port(any, Some(to)).map(|(socket, _)| socket)
+    }
+
+    fn watch_socket(&mut self, socket: &mut SimSocket, key: SocketKey) -> io::Result<()> {
+        self.watch_port(socket, key)
     }
 
     fn spend_reserve(&mut self) -> bool {
