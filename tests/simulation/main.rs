@@ -19,6 +19,7 @@ mod datagrams;
 mod engine;
 mod gateway;
 mod house;
+mod letters;
 mod row;
 mod world;
 
