@@ -148,6 +148,12 @@ pub enum Event<'a> {
         /// Which.
         conn: ConnKey,
     },
+    /// Others cannot be read because the core's budget for reading is used up, and this connection
+    /// holds more unread bytes than any other.
+    Crowding {
+        /// Which.
+        conn: ConnKey,
+    },
     /// Another session's words.
     Mail {
         /// Who says it.
@@ -242,6 +248,10 @@ pub enum Action {
         /// To fall to how many bytes.
         until: usize,
     },
+    /// See [`Cx::low_mark`].
+    LowMark(ConnKey, usize),
+    /// See [`Cx::shallow`].
+    Shallow(ConnKey, usize),
     /// See [`Cx::pause`].
     Pause(ConnKey),
     /// See [`Cx::patience`].
@@ -272,6 +282,8 @@ pub trait Outlets {
     fn unsent(&self, conn: ConnKey) -> usize;
     /// How many bytes have been read from it and not taken; none while its ring is lent out.
     fn unread(&self, conn: ConnKey) -> usize;
+    /// How many bytes more may be queued on a connection until there are `most`.
+    fn room(&self, conn: ConnKey, most: usize) -> usize;
     /// How many bytes sessions have queued on this core, in whole blocks.
     fn queued(&self) -> usize;
     /// The name of a datagram socket to be, with a place for it; `None` when there is none.
@@ -330,6 +342,12 @@ impl<'a> Cx<'a> {
     /// How many bytes wait to leave on a connection.
     pub fn unsent(&self, conn: ConnKey) -> usize {
         self.outlets.unsent(conn)
+    }
+
+    /// How many bytes more this session may queue on a connection until there are `most`: none
+    /// while others stand in line for it, unless it is this session's turn.
+    pub fn room(&self, conn: ConnKey, most: usize) -> usize {
+        self.outlets.room(conn, most)
     }
 
     /// How many bytes a connection's peer has sent that no event has taken yet. Not for the
@@ -393,6 +411,18 @@ impl<'a> Cx<'a> {
     /// Reads `conn` no further until [`Cx::resume`].
     pub fn pause(&mut self, conn: ConnKey) {
         self.actions.push(Action::Pause(conn));
+    }
+
+    /// Has [`Event::Drained`] come when at most `bytes` are queued on a connection, instead of the
+    /// usual number; while more than that usual number are, it may come more than once.
+    pub fn low_mark(&mut self, conn: ConnKey, bytes: usize) {
+        self.actions.push(Action::LowMark(conn, bytes));
+    }
+
+    /// Keeps what the system itself queues for a connection to about so many bytes: what is queued
+    /// later waits behind that, however much the peer's end would be given ahead.
+    pub fn shallow(&mut self, conn: ConnKey, bytes: usize) {
+        self.actions.push(Action::Shallow(conn, bytes));
     }
 
     /// Asks for [`Event::Stalled`] whenever bytes are queued on a connection and its peer has

@@ -65,6 +65,17 @@ pub fn set_pipe_capacity(pipe: BorrowedFd<'_>, bytes: usize) -> io::Result<usize
     usize::try_from(given).map_err(|_| io::Error::last_os_error())
 }
 
+/// How many bytes written to a stream socket its peer has not acknowledged.
+pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open for the call, and the kernel writes one int where it is told.
+    let outcome = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
+    match outcome {
+        0 => Ok(usize::try_from(bytes).unwrap_or(0)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// The soft and hard limit of open descriptors of this process.
 pub fn descriptor_limit() -> io::Result<(u64, u64)> {
     let mut limit = libc::rlimit {

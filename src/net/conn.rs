@@ -86,6 +86,12 @@ pub struct Care {
     pub stall: Option<TimerKey>,
     /// The engine is about to look after the waiters.
     pub calling: bool,
+    /// It is looking after them: the one whose turn it is need not stand in line.
+    pub serving: bool,
+    /// The session is told of room when so few bytes are queued, if not the usual number.
+    pub low: Option<usize>,
+    /// What the system held for the peer when that was last looked at.
+    pub in_flight: usize,
 }
 
 /// A connection that waits for room in another's queue.
@@ -132,10 +138,25 @@ impl<S: Stream> Conn<S> {
         self.care.get_or_insert_default()
     }
 
+    /// With how many queued bytes its session is told of room.
+    pub fn low_mark(&self, usual: usize) -> usize {
+        let own = self.care.as_ref().and_then(|care| care.low);
+        own.unwrap_or(usual)
+    }
+
     /// How many unread bytes it may hold.
     pub fn hold(&self) -> usize {
         let own = self.care.as_ref().and_then(|care| care.hold);
         own.unwrap_or(HOLD)
+    }
+
+    /// How many bytes may be queued in `tx` up to `most` by whoever is not in line: none while
+    /// others are.
+    pub fn room(&self, most: usize) -> usize {
+        match &self.care {
+            Some(care) if !care.waiters.is_empty() && !care.serving => 0,
+            _ => most.saturating_sub(self.tx.len()),
+        }
     }
 
     /// True when nothing is read from it for now: its session leaves enough unread, or it waits

@@ -204,6 +204,16 @@ impl Stream for TcpStream {
         }
     }
 
+    fn in_flight(&self) -> usize {
+        sys::unacknowledged(self.as_fd()).unwrap_or(0)
+    }
+
+    fn shallow(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        // Failing means that the socket is gone already.
+        let _ = SockRef::from(&*self).set_tcp_notsent_lowat(bytes);
+    }
+
     fn abort(&mut self) {
         // Failing means that the socket is gone already.
         let _ = SockRef::from(&*self).set_linger(Some(Duration::ZERO));

@@ -43,6 +43,12 @@ pub trait Stream {
     /// How a connect ended: `Ok` when the stream is connected.
     fn connected(&mut self) -> io::Result<()>;
 
+    /// How many bytes written here the peer has not acknowledged; 0 where that cannot be told.
+    fn in_flight(&self) -> usize;
+
+    /// Keeps the system's own queue of bytes that are not sent yet to about so many.
+    fn shallow(&mut self, bytes: usize);
+
     /// Makes the coming close a reset instead of a FIN.
     fn abort(&mut self);
 

@@ -10,8 +10,10 @@
 //! Nobody stands in more than one line, and whoever is closed leaves it, so a line is no longer
 //! than there are connections.
 
-use super::{Pending, TURN_LETTERS, Timer, Worker};
-use crate::net::{Conn, ConnKey, Network, Waiter};
+use std::time::Duration;
+
+use super::{NEXT_CROWD, Pending, TURN_LETTERS, Timer, Worker};
+use crate::net::{Conn, ConnKey, Network, Stream, Waiter};
 use crate::reactor::{Handle, SessionKey};
 use crate::session::{Mail, Post};
 
@@ -21,12 +23,18 @@ impl<N: Network> Worker<N> {
         if self.conns.get(key).is_none_or(|conn| conn.awaits.is_some()) {
             return;
         }
-        match self.conns.get_mut(of) {
-            Some(target) if target.tx.len() > until => {
-                let waiter = Waiter { conn: key, until };
-                target.care().waiters.push_back(waiter);
-            }
-            _ => return self.pending.push_back(Pending::Resume(key)),
+        let Some(target) = self.conns.get_mut(of).filter(|conn| conn.owner.is_some()) else {
+            return self.pending.push_back(Pending::Resume(key));
+        };
+        let free = target.tx.len() <= until;
+        let care = target.care();
+        if free && care.waiters.is_empty() {
+            return self.pending.push_back(Pending::Resume(key));
+        }
+        care.waiters.push_back(Waiter { conn: key, until });
+        if free && !care.calling {
+            care.calling = true;
+            self.pending.push_back(Pending::Room(of));
         }
         if let Some(conn) = self.conns.get_mut(key) {
             conn.awaits = Some(of);
@@ -50,9 +58,16 @@ impl<N: Network> Worker<N> {
         if conn.awaits == Some(key) {
             conn.awaits = None;
         }
-        if conn.awaits.is_none() {
-            self.offer(key);
-            self.advance(key);
+        if conn.awaits.is_some() {
+            return;
+        }
+        self.offer(key);
+        // Not read at once, or a session that is resumed again and again would have a turn's share
+        // each time.
+        if let Some(conn) = self.conns.get(key)
+            && (conn.can_read || conn.link.is_some())
+        {
+            self.read_again(key);
         }
     }
 
@@ -73,6 +88,7 @@ impl<N: Network> Worker<N> {
             && queued > 0
             && care.stall.is_none()
         {
+            care.in_flight = conn.stream.in_flight();
             care.stall = self.wheel.arm(self.now, patience, Timer::Stall(key));
         }
         let served = care
@@ -107,7 +123,11 @@ impl<N: Network> Worker<N> {
                 Some(next) if queued <= next.until => {
                     let next = next.conn;
                     care.waiters.pop_front();
+                    care.serving = true;
                     self.go_on(next);
+                    if let Some(conn) = self.conns.get_mut(key) {
+                        conn.care().serving = false;
+                    }
                 }
                 _ => return,
             }
@@ -123,14 +143,6 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// A connection waits no longer in the line of the one that it `awaits`, if any.
-    pub(super) fn leave_line(&mut self, key: ConnKey, awaits: Option<ConnKey>) {
-        let target = awaits.and_then(|of| self.conns.get_mut(of));
-        if let Some(care) = target.and_then(|target| target.care.as_mut()) {
-            care.waiters.retain(|waiter| waiter.conn != key);
-        }
-    }
-
     /// Sweeps over the lines for contradictions: whoever stands in one awaits it.
     pub(super) fn check_lines(&self) {
         for (key, conn) in self.conns.iter() {
@@ -141,14 +153,20 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// A connection closes: it leaves the line that it stands in, and those in its own go on.
-    pub(super) fn forget_waiting(&mut self, key: ConnKey, conn: &mut Conn<N::Stream>) {
-        self.leave_line(key, conn.awaits.take());
-        let Some(care) = conn.care.take() else { return };
-        if let Some(timer) = care.stall {
-            self.wheel.cancel(timer);
+    /// Takes a connection out of the line that it stands in.
+    pub(super) fn leave_line(&mut self, key: ConnKey) {
+        let awaited = self.conns.get_mut(key).and_then(|conn| conn.awaits.take());
+        let target = awaited.and_then(|of| self.conns.get_mut(of));
+        if let Some(care) = target.and_then(|target| target.care.as_mut()) {
+            care.waiters.retain(|waiter| waiter.conn != key);
         }
-        for waiter in care.waiters {
+    }
+
+    /// Has all go on who stand in a connection's line: it will take nothing more of theirs.
+    pub(super) fn dissolve_line(&mut self, key: ConnKey) {
+        let care = self.conns.get_mut(key).and_then(|conn| conn.care.as_mut());
+        let waiters = care.map(|care| std::mem::take(&mut care.waiters));
+        for waiter in waiters.into_iter().flatten() {
             if let Some(conn) = self.conns.get_mut(waiter.conn) {
                 conn.awaits = None;
                 self.pending.push_back(Pending::Resume(waiter.conn));
@@ -167,6 +185,11 @@ impl<N: Network> Worker<N> {
             return;
         };
         care.stall = None;
+        // A slow peer makes room in its socket long before the socket asks for more to write.
+        let in_flight = conn.stream.in_flight();
+        if in_flight < std::mem::replace(&mut care.in_flight, in_flight) {
+            care.progress = Some(self.now);
+        }
         let (Some(patience), Some(progress)) = (care.patience, care.progress) else {
             return;
         };
@@ -184,6 +207,32 @@ impl<N: Network> Worker<N> {
         if let Some(session) = owner {
             self.pending.push_back(Pending::Stalled(session, key));
         }
+    }
+
+    /// Looks soon whether connections still cannot be read for want of blocks.
+    pub(super) fn watch_crowd(&mut self, after: Duration) {
+        if !self.crowd_timer {
+            let timer = self.wheel.arm(self.now, after, Timer::Crowd);
+            self.crowd_timer = timer.is_some();
+        }
+    }
+
+    /// Connections wait for blocks to be read into: the session that has left most unread hears of
+    /// it, and may end for the others' sake.
+    pub(super) fn relieve(&mut self) {
+        self.crowd_timer = false;
+        if self.starved.is_empty() || self.pool.left() > 0 {
+            return;
+        }
+        let unread = |(key, conn): (ConnKey, &Conn<N::Stream>)| {
+            let owner = conn.owner.filter(|_| conn.link.is_none())?;
+            Some((conn.rx.len(), key, owner))
+        };
+        let most = self.conns.iter().filter_map(unread);
+        if let Some((_, conn, session)) = most.max_by_key(|(unread, ..)| *unread) {
+            self.pending.push_back(Pending::Crowding(session, conn));
+        }
+        self.watch_crowd(NEXT_CROWD);
     }
 
     /// Sends one session's letter to another.

@@ -143,6 +143,8 @@ pub struct Worker<N: Network> {
     starved: Vec<ConnKey>,
     /// Listeners to accept from again.
     listeners_again: Vec<ListenerKey>,
+    /// The timer is armed that looks whether connections still cannot be read.
+    crowd_timer: bool,
     /// The timer that drops spare blocks and pipes is armed.
     spare_timer: bool,
     /// How many listeners rest.
@@ -205,6 +207,8 @@ enum Timer {
     /// A listener's datagrams are to have a session again.
     Reseat(SocketKey),
     Drain,
+    /// Connections could not be read for want of blocks some time ago.
+    Crowd,
     /// Blocks and pipes that are kept free may have been so for long.
     Spare,
 }
@@ -218,6 +222,7 @@ enum Pending {
     /// There is room in this connection's queue for those who wait.
     Room(ConnKey),
     Stalled(SessionKey, ConnKey),
+    Crowding(SessionKey, ConnKey),
     Listening(SessionKey, u32, ListenerKey),
     Socket(SessionKey, SocketKey, News),
     Mail(SessionKey, Handle, Mail),
@@ -251,6 +256,7 @@ impl<N: Network> Worker<N> {
             dirty: Vec::new(),
             starved: Vec::new(),
             listeners_again: Vec::new(),
+            crowd_timer: false,
             spare_timer: false,
             resting: 0,
             journal: Journal::default(),
@@ -322,7 +328,9 @@ impl<N: Network> Worker<N> {
             conns: self.conns.len(),
             links: self.links.len(),
             sockets: self.exchange.own(),
-            timers: self.wheel.len() - usize::from(self.spare_timer),
+            timers: self.wheel.len()
+                - usize::from(self.spare_timer)
+                - usize::from(self.crowd_timer),
             blocks: self.pool.lent(),
             pipes: self.pipes.lent(),
         }
@@ -374,6 +382,7 @@ impl<N: Network> Worker<N> {
                 Timer::Rest(key) => self.rested(key),
                 Timer::Reseat(key) => self.reseat(key),
                 Timer::Drain => self.drain_over = true,
+                Timer::Crowd => self.relieve(),
                 Timer::Spare => self.drop_spare(),
             }
         }
@@ -488,6 +497,7 @@ impl<N: Network> Worker<N> {
         {
             conn.queued = true;
             self.starved.push(key);
+            self.watch_crowd(CROWD);
         }
     }
 
@@ -516,6 +526,12 @@ const TURN_LETTERS: usize = 4096;
 
 /// How long a free block or pipe is kept for the next who needs one.
 const SPARE: Duration = Duration::from_secs(1);
+
+/// How long connections may wait for blocks to be read into before room is made.
+const CROWD: Duration = Duration::from_secs(1);
+
+/// How soon more room is made when one connection's was not enough.
+const NEXT_CROWD: Duration = Duration::from_millis(100);
 
 const SETTLE_ROUNDS: usize = 4;
 

@@ -66,6 +66,10 @@ impl<S: Stream, D> Outlets for Wires<'_, S, D> {
         self.conns.get(key).map_or(0, |conn| conn.rx.len())
     }
 
+    fn room(&self, key: ConnKey, most: usize) -> usize {
+        self.conns.get(key).map_or(most, |conn| conn.room(most))
+    }
+
     fn queued(&self) -> usize {
         self.pool.queued()
     }
@@ -182,6 +186,16 @@ impl<N: Network> Worker<N> {
             Action::Post(to, mail) => self.post(session, to, mail),
             Action::AwaitRoom { conn, of, until } => self.await_room(conn, of, until),
             Action::Pause(conn) => self.pause(conn),
+            Action::LowMark(conn, bytes) => {
+                if let Some(conn) = self.conns.get_mut(conn) {
+                    conn.care().low = Some(bytes);
+                }
+            }
+            Action::Shallow(conn, bytes) => {
+                if let Some(conn) = self.conns.get_mut(conn) {
+                    conn.stream.shallow(bytes);
+                }
+            }
             Action::Patience(conn, within) => {
                 if let Some(conn) = self.conns.get_mut(conn) {
                     conn.care().patience = Some(within);
@@ -254,6 +268,7 @@ impl<N: Network> Worker<N> {
             }
             Pending::Resume(conn) => self.resume(conn),
             Pending::Room(conn) => self.call_waiters(conn),
+            Pending::Crowding(session, conn) => self.deliver(session, Event::Crowding { conn }),
             Pending::Stalled(session, conn) => self.deliver(session, Event::Stalled { conn }),
             Pending::Listening(session, tag, listener) => {
                 self.deliver(session, Event::Listening { listener, tag });
@@ -365,11 +380,14 @@ impl<N: Network> Worker<N> {
             return;
         };
         conn.owner = None;
-        let awaits = conn.awaits.take();
+        self.leave_line(key);
+        self.dissolve_line(key);
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         if let Some((link, _)) = conn.link.take() {
             self.unlink(link);
         }
-        self.leave_line(key, awaits);
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };

@@ -495,7 +495,7 @@ impl<N: Network> Worker<N> {
             return;
         };
         match conn.owner {
-            Some(owner) if conn.tx.len() <= TX_LOW && conn.tell_drained => {
+            Some(owner) if conn.tx.len() <= conn.low_mark(TX_LOW) && conn.tell_drained => {
                 conn.tell_drained = false;
                 self.deliver(owner, Event::Drained { conn: key });
             }
@@ -515,6 +515,8 @@ impl<N: Network> Worker<N> {
 
     /// Closes a connection: its blocks, its timer and its descriptor are free at once.
     pub(super) fn discard(&mut self, key: ConnKey) {
+        self.leave_line(key);
+        self.dissolve_line(key);
         let Some(mut conn) = self.conns.remove(key) else {
             return;
         };
@@ -522,7 +524,9 @@ impl<N: Network> Worker<N> {
         if let Some(timer) = conn.timer {
             self.wheel.cancel(timer);
         }
-        self.forget_waiting(key, &mut conn);
+        if let Some(timer) = conn.care.as_ref().and_then(|care| care.stall) {
+            self.wheel.cancel(timer);
+        }
         if let Some(owner) = conn.owner
             && let Some(slot) = self.sessions.get_mut(owner)
         {

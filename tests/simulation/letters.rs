@@ -71,6 +71,7 @@ fn row(
     let listen = |port: u16| Listen {
         role: "actors",
         name: None,
+        transport: towpath::session::Transport::Stream,
         address: ([10, 0, 0, 1], port).into(),
     };
     let seat = |core| {

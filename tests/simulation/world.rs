@@ -445,6 +445,12 @@ impl Stream for SimStream {
         }
     }
 
+    fn in_flight(&self) -> usize {
+        self.world.borrow().sockets[self.id].outbound.len()
+    }
+
+    fn shallow(&mut self, _: usize) {}
+
     fn shut(&mut self) -> io::Result<()> {
         self.world.borrow_mut().sockets[self.id].shut = true;
         Ok(())

@@ -98,11 +98,10 @@ impl Far {
         }
     }
 
-    /// Whether frames may be sent on a lane: until a window of bytes is under way.
-    pub(super) fn has_credit(&self, to: Handle) -> bool {
-        self.lanes
-            .get(&to)
-            .is_some_and(|lane| lane.under_way < WINDOW)
+    /// How many bytes may be sent on a lane until a window of them is under way.
+    pub(super) fn credit(&self, to: Handle) -> usize {
+        let lane = self.lanes.get(&to);
+        lane.map_or(0, |lane| WINDOW.saturating_sub(lane.under_way))
     }
 
     /// Compares its lanes with the connections there are; for tests.
@@ -146,6 +145,11 @@ impl Far {
         None
     }
 
+    /// True while somebody of another core waits for room in the queue.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.owed.is_empty() || !self.waiting.is_empty()
+    }
+
     /// The queue is short again: whom to report how much.
     pub(super) fn settle(&mut self) -> Vec<(Handle, usize)> {
         let mut reports = Vec::new();
@@ -160,7 +164,7 @@ impl Far {
 }
 
 /// Bytes that may be under way from one endpoint to another; a frame that began below it goes whole.
-const WINDOW: usize = 64 * 1024;
+const WINDOW: usize = 32 * 1024;
 
 /// Taken bytes are reported in portions, so that the window is open again before it is used up.
 const REPORT: usize = WINDOW / 2;
@@ -179,12 +183,12 @@ mod tests {
     fn a_window_closes_and_opens_again() {
         let (mut sender, mut receiver) = (Far::default(), Far::default());
         let (a, b) = (handle(1), handle(2));
-        assert!(!sender.has_credit(b), "nobody is joined");
+        assert_eq!(sender.credit(b), 0, "nobody is joined");
         sender.join(b);
         receiver.join(a);
         for round in 0..10 {
             let mut sent = 0;
-            while sender.has_credit(b) {
+            while sender.credit(b) > 0 {
                 sender.sent(b, 10_000);
                 sent += 10_000;
             }

@@ -18,6 +18,8 @@ pub(super) struct Served {
     pub(super) frames: bool,
     /// The endpoint is held: it is called again when what it waits for has come.
     pub(super) held: bool,
+    /// Bytes of the frame that has not come whole; 0 when there is none.
+    pub(super) partial: usize,
 }
 
 /// Takes all whole frames that may be taken now out of `rx`.
@@ -40,6 +42,7 @@ pub(super) fn serve(
         room: 0,
         strays: Vec::new(),
         frames: 0,
+        partial: 0,
     };
     let outcome = reading.all(rx, cx);
     reading.flush(rx, cx);
@@ -47,6 +50,7 @@ pub(super) fn serve(
     Ok(Served {
         frames: reading.frames > 0,
         held: outcome?,
+        partial: reading.partial,
     })
 }
 
@@ -64,6 +68,7 @@ struct Reading<'h> {
     /// Ids of no connection that were answered in this call. Bound: [`STRAYS`].
     strays: Vec<u32>,
     frames: u64,
+    partial: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -78,7 +83,8 @@ impl Reading<'_> {
         while let Some(head) = self.head(rx)? {
             let len = head.frame_len();
             if rx.len() - self.run < len {
-                return Ok(false);
+                self.partial = len;
+                return Ok(len > LARGE && self.has_no_room(head.conn, rx, cx));
             }
             let held = match head.is_command() {
                 true => {
@@ -92,6 +98,19 @@ impl Reading<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// Holds the sender of a large frame that has only begun when its receiver has no room: what is
+    /// to wait does so in the sender's system.
+    fn has_no_room(&mut self, id: u32, rx: &mut Ring, cx: &mut Cx<'_>) -> bool {
+        match self.hall.route(self.seat, id, cx) {
+            Route::Near(conn, most) if cx.room(conn, most) == 0 => {
+                self.flush(rx, cx);
+                cx.await_room(self.own, conn, most - QUANTUM / 2);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The head of the frame behind the run. A bad length is known by its four bytes.
@@ -111,29 +130,28 @@ impl Reading<'_> {
             Route::Near(conn, most) => {
                 if self.to != Some(Target::Near(conn)) || self.room == 0 {
                     self.flush(rx, cx);
-                    let queued = cx.unsent(conn);
-                    if queued >= most {
+                    self.room = cx.room(conn, most);
+                    if self.room == 0 {
                         cx.await_room(self.own, conn, most - QUANTUM / 2);
                         return true;
                     }
                     self.to = Some(Target::Near(conn));
-                    self.room = most - queued;
                 }
             }
             Route::Far(to, credit) => {
                 if self.to != Some(Target::Far(to)) || self.room == 0 {
                     self.flush(rx, cx);
-                    if !credit {
+                    if credit == 0 {
                         cx.pause(self.own);
                         return true;
                     }
                     self.to = Some(Target::Far(to));
-                    self.room = QUANTUM;
+                    self.room = credit;
                 }
             }
             Route::Nowhere => {
                 self.flush(rx, cx);
-                if self.hall.is_deaf(self.seat, cx) {
+                if self.hall.is_clogged(self.seat, cx) {
                     return true;
                 }
                 self.answer_stray(id, cx);
@@ -193,12 +211,15 @@ impl Reading<'_> {
         if !command.is_from_endpoint(dialect) {
             return Err(unfit(payload));
         }
-        if self.hall.is_deaf(self.seat, cx) {
+        if self.hall.is_clogged(self.seat, cx) {
             return Ok(true);
         }
         let step = match command {
             Command::Dial { conn, remote } => self.hall.dial(self.seat, (conn, remote), cx),
-            Command::Close { conn } => self.hall.close(self.seat, conn, cx),
+            Command::Close { conn } => {
+                self.hall.close(self.seat, conn, cx);
+                Step::Done
+            }
             Command::New => self.open(cx),
             // A gateway of the document's dialect asks, and does not answer.
             Command::Ping if dialect == Dialect::Document => Step::Done,
@@ -264,6 +285,9 @@ fn peek<const N: usize>(rx: &Ring, at: usize) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     (rx.copy_to(at, &mut bytes) == N).then_some(bytes)
 }
+
+/// A frame larger than this is begun only for a receiver that has room.
+pub(super) const LARGE: usize = 64 * 1024;
 
 /// The longest command: a type and two ids.
 const ARGUMENTS: usize = 9;

@@ -10,8 +10,9 @@
 //! crosses between cores is in `abroad.rs`.
 //!
 //! Bounds: an endpoint has at most [`RESERVED`] ids that it was given and did not dial with; clients
-//! have `max_conns_per_client` connections of their own making; nobody is dialled or told of a close
-//! who has more than a quantum queued beyond what frames may queue.
+//! have `max_conns_per_client` connections of their own making; nobody is dialled who has more than
+//! a quantum queued beyond what frames may queue, so each who is told of a close was told of the
+//! opening before.
 
 mod abroad;
 
@@ -77,8 +78,8 @@ enum End {
 pub(super) enum Route {
     /// Onto this connection, until so many bytes are queued there.
     Near(ConnKey, usize),
-    /// To another core; the flag says whether there is credit.
-    Far(Handle, bool),
+    /// To another core, so many bytes at most.
+    Far(Handle, usize),
     /// The sender has no connection of this id.
     Nowhere,
 }
@@ -210,7 +211,7 @@ impl Hall {
             }
             End::Far(to) => {
                 let far = self.endpoints[seat].far.as_ref();
-                Route::Far(to, far.is_some_and(|far| far.has_credit(to)))
+                Route::Far(to, far.map_or(0, |far| far.credit(to)))
             }
         }
     }
@@ -231,18 +232,12 @@ impl Hall {
         }
     }
 
-    /// Whether so much is queued for an endpoint that it must be told nothing more; then, when it
-    /// may be. Commands have a margin of their own, so that a flood of frames never holds them.
-    fn is_clogged(&self, seat: usize, cx: &Cx<'_>) -> Option<Step> {
+    /// True while so much is queued for an endpoint that it is dialled by nobody, and gets no
+    /// answers to commands of its own. Commands have a margin beyond that of frames, so that a
+    /// flood of frames never holds them.
+    pub(super) fn is_clogged(&self, seat: usize, cx: &Cx<'_>) -> bool {
         let endpoint = &self.endpoints[seat];
-        let most = self.most_queued(endpoint.kind, cx);
-        let clogged = cx.unsent(endpoint.conn) > most + QUANTUM;
-        clogged.then_some(Step::AwaitRoom(endpoint.conn, most))
-    }
-
-    /// True while an endpoint does not take the answers to its own commands.
-    pub(super) fn is_deaf(&self, seat: usize, cx: &Cx<'_>) -> bool {
-        self.is_clogged(seat, cx).is_some()
+        cx.unsent(endpoint.conn) > self.most_queued(endpoint.kind, cx) + QUANTUM
     }
 
     /// Gives an endpoint an id to dial with. The oldest that it was given lapses when there are too
@@ -273,8 +268,13 @@ impl Hall {
             return self.refuse(seat, named, cx);
         };
         let near = found.handle.core == cx.handle.core;
-        if near && let Some(wait) = self.is_clogged(found.seat, cx) {
-            return wait;
+        if near && self.is_clogged(found.seat, cx) {
+            let clogged = &self.endpoints[found.seat];
+            return match clogged.kind {
+                Kind::Server => Step::AwaitRoom(clogged.conn, QUANTUM),
+                // A server does not wait for one client while others could be served.
+                Kind::Client => self.refuse(seat, named, cx),
+            };
         }
         let Some(id) = self.take_id(seat, wanted) else {
             return self.refuse(seat, named, cx);
@@ -332,21 +332,13 @@ impl Hall {
     }
 
     /// Closes one of an endpoint's own connections at both ends; of any other there is nothing to
-    /// close.
-    pub(super) fn close(&mut self, seat: usize, id: u32, cx: &mut Cx<'_>) -> Step {
-        let Some((joint, side)) = self.own(seat, id) else {
-            if self.joints.contains_key(&id) {
-                cx.count(Metric::Ignored, 1);
-            }
-            return Step::Done;
-        };
-        if let End::Near(other) = joint.ends[1 - side]
-            && let Some(wait) = self.is_clogged(other, cx)
-        {
-            return wait;
+    /// close. It waits for nobody: each Close that is queued was preceded by a dial that did.
+    pub(super) fn close(&mut self, seat: usize, id: u32, cx: &mut Cx<'_>) {
+        if self.own(seat, id).is_some() {
+            self.part(id, None, cx);
+        } else if self.joints.contains_key(&id) {
+            cx.count(Metric::Ignored, 1);
         }
-        self.part(id, None, cx);
-        Step::Done
     }
 
     /// Ends a connection: its ends here are told, but for the one who leaves, and so is the core of

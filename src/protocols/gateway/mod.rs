@@ -22,10 +22,12 @@
 //!
 //! # Memory
 //!
-//! * An endpoint's unread bytes: one frame of `max_packet`, out of the core's budget for reading; a
-//!   sender whose receiver has no room is not read.
+//! * An endpoint's unread bytes: 64 KiB or one frame, out of the core's budget for reading; a sender
+//!   whose receiver has no room is not read. When the budget is used up for a second, endpoints
+//!   that hold most of it are closed, one each tenth of a second, until others can be read.
 //! * A server's queue: 64 KiB and the frame that crossed it, its clients taking turns; commands may
-//!   add 64 KiB; endpoints of other cores may add 64 KiB each.
+//!   add 64 KiB; endpoints of other cores may add 32 KiB each and the frame that crossed that. The
+//!   system's own queue before it is kept to about 64 KiB that are not sent yet.
 //! * All clients' queues of one core: `max_queue_memory`, and 64 KiB for each client beyond it.
 //!
 //! # Decisions
@@ -38,6 +40,7 @@
 //!   answers keep the order of the dials.
 //! * Of the ids that New asked for, an endpoint keeps the last 1,024; older ones lapse.
 //! * One Close for each unknown id and read, so a batch is what came by one read, 64 KiB at most.
+//! * A client that does not read is not dialled while it has no room: its dialler is refused.
 //! * Close for a connection of others is counted, not logged, and not answered.
 //! * A server that stops lets connections go on, joins no new ones, closes endpoints that have
 //!   none left, and all of them at the end of `drain_timeout`.

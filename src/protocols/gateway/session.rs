@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::directory::Kind;
 use super::far::Word;
-use super::frames;
-use super::hall::Hall;
-use super::wire::{ANSWER, CHALLENGE, Command, Dialect, HEAD, verify};
+use super::frames::{self, LARGE};
+use super::hall::{Hall, QUANTUM};
+use super::wire::{ANSWER, CHALLENGE, Command, Dialect, verify};
 use crate::buffer::Ring;
 use crate::net::ConnKey;
 use crate::session::{Cause, Close, Cx, Event, Mail, Session};
@@ -38,8 +38,8 @@ struct Entered {
     pinged: bool,
     /// What lies unread had to wait for others when it was last looked at.
     held: bool,
-    /// The beginning of a frame lies unread.
-    partial: bool,
+    /// Bytes of a frame whose beginning lies unread; 0 when there is none.
+    partial: usize,
 }
 
 impl GatewaySession {
@@ -89,10 +89,13 @@ impl GatewaySession {
         let mut hall = self.hall.borrow_mut();
         let full = || Close::own(Cause::Overload("client ids"));
         let seat = hall.enter(conn, server, cx).ok_or_else(full)?;
-        let whole = hall.rules.max_packet as usize + HEAD;
-        cx.hold(conn, whole.max(LEAST_HOLD));
-        if server.is_none() {
-            cx.patience(conn, hall.rules.slow_receiver_timeout);
+        match server {
+            None => cx.patience(conn, hall.rules.slow_receiver_timeout),
+            Some(id) => {
+                // What the system queues by itself would stand before whoever's turn it is.
+                cx.shallow(conn, QUANTUM);
+                log::info!("gateway {} server={id} joined", cx.handle);
+            }
         }
         cx.disarm(LIFE);
         let entered = Entered {
@@ -101,7 +104,7 @@ impl GatewaySession {
             heard: cx.now,
             pinged: false,
             held: false,
-            partial: false,
+            partial: 0,
         };
         if let Some(idle) = entered.idle(&hall) {
             cx.arm(LIFE, idle / 2);
@@ -126,8 +129,11 @@ impl GatewaySession {
             entered.pinged = false;
         }
         entered.held = served.held;
-        entered.partial = !served.held && !rx.is_empty();
-        match last && entered.partial {
+        if served.partial.max(LARGE) != entered.partial.max(LARGE) {
+            cx.hold(entered.conn, served.partial.max(LARGE));
+        }
+        entered.partial = served.partial;
+        match last && !served.held && !rx.is_empty() {
             true => Err(Close::downstream(Cause::Truncated)),
             false => Ok(()),
         }
@@ -150,7 +156,7 @@ impl GatewaySession {
             entered.heard = cx.now;
         }
         let silent = cx.now.saturating_duration_since(entered.heard);
-        let most = match entered.partial {
+        let most = match unread {
             true => idle * FRAME_TIMEOUTS,
             false => idle,
         };
@@ -164,9 +170,10 @@ impl GatewaySession {
             entered.pinged = true;
             hall.say(entered.seat, Command::Ping, cx);
         }
-        let next = match silent < half {
-            true => half - silent,
-            false => most - silent,
+        let next = match silent {
+            silent if silent < half => half - silent,
+            silent if silent < idle => idle - silent,
+            _ => half,
         };
         cx.arm(LIFE, next);
         Ok(())
@@ -226,6 +233,7 @@ impl Session for GatewaySession {
                 cx.resume(conn);
                 Ok(())
             }
+            (_, Event::Crowding { .. }) => Err(Close::own(Cause::Overload("memory for reading"))),
             (_, Event::Stalled { .. }) => Err(Close::downstream(Cause::Deadline("slow receiver"))),
             (_, Event::Timer { tag: STOP } | Event::Stopping) => self.stop(cx),
             (_, Event::Timer { .. }) => self.check_life(cx),
@@ -279,6 +287,3 @@ const STOP_CHECK: Duration = Duration::from_millis(50);
 
 /// A frame that comes slowly counts as life for so many idle timeouts.
 const FRAME_TIMEOUTS: u32 = 3;
-
-/// What is read ahead even when only short frames are allowed.
-const LEAST_HOLD: usize = 64 * 1024;

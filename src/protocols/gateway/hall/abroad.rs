@@ -1,6 +1,6 @@
 //! The hall's dealings with endpoints on other cores. The words and the credit are told in `far.rs`.
 
-use super::{End, Hall, Joint, Step, tell};
+use super::{End, Hall, Joint, QUANTUM, Step, tell};
 use crate::protocols::gateway::far::{Call, Dial, Word};
 use crate::protocols::gateway::wire::{Command, HEAD, Head};
 use crate::reactor::Handle;
@@ -44,8 +44,9 @@ impl Hall {
     ) {
         match word {
             Word::Dial(dial) => {
-                if self.is_clogged(seat, cx).is_some() {
+                if self.is_clogged(seat, cx) {
                     self.far(seat).waiting.push_back((from, dial));
+                    self.mark_room(seat, cx);
                 } else {
                     self.answer(seat, from, dial, cx);
                 }
@@ -154,8 +155,10 @@ impl Hall {
         }
         cx.send(conn, &bytes[run..at]);
         let room = cx.unsent(conn) <= self.most_queued(self.endpoints[seat].kind, cx);
-        if let Some(taken) = self.far(seat).received(from, bytes.len(), room) {
-            tell(from, Word::Taken(taken), cx);
+        match self.far(seat).received(from, bytes.len(), room) {
+            Some(taken) => tell(from, Word::Taken(taken), cx),
+            None if !room => self.mark_room(seat, cx),
+            None => {}
         }
     }
 
@@ -173,17 +176,29 @@ impl Hall {
 
     /// An endpoint's queue is short again: those of other cores who wait for that go on.
     pub(in crate::protocols::gateway) fn drained(&mut self, seat: usize, cx: &mut Cx<'_>) {
-        if self.endpoints[seat].far.is_none() {
+        let endpoint = &self.endpoints[seat];
+        if endpoint.far.as_ref().is_none_or(|far| !far.is_awaited()) {
             return;
         }
-        for (from, taken) in self.far(seat).settle() {
-            tell(from, Word::Taken(taken), cx);
+        if cx.unsent(endpoint.conn) <= self.most_queued(endpoint.kind, cx) {
+            for (from, taken) in self.far(seat).settle() {
+                tell(from, Word::Taken(taken), cx);
+            }
         }
-        while self.is_clogged(seat, cx).is_none()
+        while !self.is_clogged(seat, cx)
             && let Some((from, dial)) = self.far(seat).waiting.pop_front()
         {
             self.answer(seat, from, dial, cx);
         }
+        self.mark_room(seat, cx);
+    }
+
+    /// Has the session called when a part of what may be queued for it is free again. A client's
+    /// queue may be long, and whoever waits for it is not to wait for all of it.
+    fn mark_room(&self, seat: usize, cx: &mut Cx<'_>) {
+        let endpoint = &self.endpoints[seat];
+        let most = self.most_queued(endpoint.kind, cx);
+        cx.low_mark(endpoint.conn, most - QUANTUM / 2);
     }
 }
 
