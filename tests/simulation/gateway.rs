@@ -54,19 +54,70 @@ fn town(seed: u64) -> Town {
 
 #[test]
 fn a_random_crowd_is_joined_as_the_model_says() {
-    seeds(60, |seed| {
+    seeds(150, |seed| {
         let mut town = town(seed);
         for _ in 0..1_500 {
             town.step();
         }
         town.settle();
         town.check_settled();
-        finish(&mut town);
+        match town.random.below(4) {
+            0 => drain(&mut town),
+            1 => fall_silent(&mut town),
+            _ => {}
+        }
+        leave(&mut town);
+        town.row.assert_empty();
     });
 }
 
-/// Everybody leaves, one way or the other, and nothing is left.
-fn finish(town: &mut Town) {
+/// The server stops: whoever has a connection keeps it, nobody gets another, and whoever has none
+/// left is closed.
+fn drain(town: &mut Town) {
+    town.row.phase.drain();
+    town.stopping = true;
+    let second = Duration::from_secs(1);
+    town.wait(second);
+    for peer in 0..town.peers.len() {
+        let one = &town.peers[peer];
+        let idle = one.open.is_empty() && one.due.is_empty();
+        assert!(
+            !idle || !one.is_alive(),
+            "peer {peer} has nothing to stay for"
+        );
+        if one.may_speak() && one.is_client() {
+            town.dial(peer, 8, 0);
+        }
+    }
+    town.settle();
+    town.check_settled();
+    for peer in 0..town.peers.len() {
+        let open: Vec<usize> = town.peers[peer].open.values().copied().collect();
+        for line in open {
+            town.hang_up(peer, line);
+        }
+    }
+    town.settle();
+    town.wait(second);
+    let alive = |peer: &usize| town.peers[*peer].is_alive();
+    assert_eq!((0..town.peers.len()).find(alive), None, "somebody stays");
+    assert!(town.row.cores.iter().all(|core| core.worker.is_done()));
+}
+
+/// Nobody says anything any more, not even to a ping: with idle timeouts all are closed in time.
+fn fall_silent(town: &mut Town) {
+    let idle = town.config.client_idle_timeout;
+    let alive = |town: &Town| town.peers.iter().filter(|one| one.is_alive()).count();
+    let before = alive(town);
+    town.wait(idle.max(Duration::from_secs(10)) + Duration::from_secs(1));
+    match idle.is_zero() {
+        true => assert_eq!(alive(town), before, "silence is no fault"),
+        false => assert_eq!(alive(town), 0, "somebody may be silent for ever"),
+    }
+}
+
+/// Everybody leaves, one way or the other.
+fn leave(town: &mut Town) {
     for peer in 0..town.peers.len() {
         if town.peers[peer].is_alive() {
             let fate = [Fate::Ended, Fate::Reset][town.random.below(2)];
@@ -74,6 +125,6 @@ fn finish(town: &mut Town) {
         }
     }
     town.settle();
+    // Last bytes may linger.
     town.wait(Duration::from_secs(40));
-    town.row.assert_empty();
 }

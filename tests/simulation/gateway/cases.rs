@@ -39,7 +39,7 @@ fn joined(cores: usize) -> (Town, usize, usize) {
 /// Offers far more to a peer that reads nothing than may be queued for it.
 fn flood(town: &mut Town, from: usize, to: usize) {
     town.peers[to].stalled = true;
-    for _ in 0..40 {
+    for _ in 0..150 {
         town.talk(from, 0, 10_000);
     }
     deliver(town, from);

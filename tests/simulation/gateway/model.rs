@@ -117,7 +117,8 @@ impl Town {
             assert_eq!(
                 line.got,
                 their.sent.len(),
-                "messages from {other} to {peer} on {} are missing",
+                "messages from {other} ({:?}) to {peer} on {} are missing: {line:?} {their:?}",
+                them.fate,
                 line.id
             );
         }

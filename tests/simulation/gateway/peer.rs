@@ -42,6 +42,8 @@ pub struct Peer {
     pub emitted: usize,
     /// How many bytes it has sent.
     pub posted: usize,
+    /// The gateway has closed it.
+    pub closed: bool,
 }
 
 /// How an endpoint's TCP connection goes.
@@ -59,6 +61,7 @@ pub enum Fate {
 }
 
 /// A virtual connection as one end sees it.
+#[derive(Debug)]
 pub struct Line {
     pub id: u32,
     /// The other end, as Accept or Connect has named it.
@@ -133,6 +136,7 @@ impl Peer {
             taken: now,
             emitted: 0,
             posted: 0,
+            closed: false,
         }
     }
 

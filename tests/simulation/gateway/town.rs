@@ -344,6 +344,10 @@ impl Town {
         let changes = self.changes.get(&dial.remote).copied().unwrap_or(0);
         let nobody = dial.unknown && changes == dial.changes;
         assert!(!nobody, "peer {peer} was joined with nobody");
+        assert!(
+            !self.stopping,
+            "peer {peer} was joined by a server that stops"
+        );
         let must_be = match self.peers[peer].is_client() {
             true if changes == dial.changes => dial.newest,
             true => None,
@@ -373,7 +377,9 @@ impl Town {
         }
         // Another core may find that a server has just left.
         let changes = self.changes.get(&dial.remote).copied().unwrap_or(0);
-        let left = self.row.cores.len() > 1 && changes != dial.changes;
+        let settled =
+            changes == dial.changes && (dial.newest.is_some() || !self.peers[peer].is_client());
+        let left = self.row.cores.len() > 1 && !settled;
         let reached = dial
             .targets
             .iter()
@@ -467,12 +473,25 @@ impl Town {
                 one.emitted = emitted;
                 one.taken = self.row.now;
             }
-            if one.is_alive() && closed {
-                assert!(self.may_close(peer), "peer {peer} was closed for no reason");
-                self.lose(peer, Fate::Killed);
+            if closed && !std::mem::replace(&mut one.closed, true) {
+                self.closed(peer);
             } else if one.may_speak() && one.posted - untaken >= ANSWER && one.entered.is_none() {
                 one.entered = Some(self.entries);
             }
+        }
+    }
+
+    /// The gateway has closed a peer: one that behaves only for a reason. One that has ended its
+    /// stream may be closed for such a reason before the end was read.
+    fn closed(&mut self, peer: usize) {
+        let may = self.may_close(peer);
+        match self.peers[peer].fate {
+            Fate::Alive => {
+                assert!(may, "peer {peer} was closed for no reason");
+                self.lose(peer, Fate::Killed);
+            }
+            Fate::Ended | Fate::Doomed if may => self.peers[peer].fate = Fate::Killed,
+            _ => {}
         }
     }
 
@@ -484,8 +503,15 @@ impl Town {
             false => (self.config.server_idle_timeout, false),
         };
         let late = one.is_nobody() && now - one.joined >= HANDSHAKE;
-        let idle = !idle.is_zero() && now - one.spoke >= idle;
-        let slow = slow && now - one.taken >= self.config.slow_receiver_timeout;
+        // What is still on the way was not heard.
+        let (untaken, blocked) = {
+            let world = self.world(peer);
+            let world = world.borrow();
+            let socket = &world.sockets[one.socket];
+            (socket.untaken(), socket.is_blocked())
+        };
+        let idle = !idle.is_zero() && (untaken > 0 || now - one.spoke >= idle);
+        let slow = slow && blocked && now - one.taken >= self.config.slow_receiver_timeout;
         late || idle || slow || self.stopping
     }
 }
