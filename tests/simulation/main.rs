@@ -18,6 +18,7 @@ mod crowd;
 mod engine;
 mod gateway;
 mod house;
+mod letters;
 mod row;
 mod world;
 
