@@ -396,6 +396,12 @@ impl Hall {
     /// Sweeps over everything for contradictions; for tests.
     pub(super) fn check(&self) {
         for (id, joint) in &self.joints {
+            if let End::Near(_) = joint.ends[0] {
+                assert!(
+                    self.directory.conns.is_alive(*id),
+                    "{id} may be given again"
+                );
+            }
             for end in joint.ends {
                 if let End::Near(seat) = end {
                     assert!(
@@ -406,8 +412,22 @@ impl Hall {
             }
         }
         for (seat, endpoint) in &self.endpoints {
+            let found = Found {
+                handle: endpoint.handle,
+                seat,
+            };
+            self.directory.check(endpoint.kind, endpoint.id, found);
+            let mut lanes: HashMap<Handle, usize> = HashMap::new();
             for &id in &endpoint.joints {
-                assert!(self.own(seat, id).is_some(), "{id} is nobody's");
+                let own = self.own(seat, id);
+                let other = own.map(|(joint, side)| joint.ends[1 - side]);
+                assert!(other.is_some(), "{id} is nobody's");
+                if let Some(End::Far(with)) = other {
+                    *lanes.entry(with).or_default() += 1;
+                }
+            }
+            if let Some(far) = &endpoint.far {
+                far.check(&lanes);
             }
         }
     }
