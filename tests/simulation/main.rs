@@ -20,6 +20,7 @@ mod engine;
 mod gateway;
 mod house;
 mod letters;
+mod random;
 mod row;
 mod world;
 
