@@ -359,6 +359,6 @@ const IN_MEMORY: Bounds = Bounds {
 };
 
 #[cfg(test)]
-mod faults;
+pub(crate) mod faults;
 #[cfg(test)]
 mod tests;
