@@ -39,7 +39,7 @@ use crate::net::{
     Conn, ConnKey, ConnMark, LinkKey, LinkMark, Listener, ListenerKey, ListenerMark, Network,
     Place, Quota, Ready, SocketOptions, Stream, Watched,
 };
-use crate::reactor::{Mailbox, SessionKey, SessionMark, Table, TimerKey, Wheel};
+use crate::reactor::{Handle, Mailbox, SessionKey, SessionMark, Table, TimerKey, Wheel};
 use crate::relay::Link;
 use crate::session::{Action, Relayed, Seat, Session, TIMERS};
 use crate::stats::Counters;
@@ -163,6 +163,8 @@ struct Slot {
     peer: std::net::SocketAddr,
     opened: Instant,
     moved: [u64; 2],
+    /// It has asked for a lease, so the control thread must hear of its end.
+    leases: bool,
     /// Goes on to a connection that outlives the session.
     place: Option<Place>,
 }
@@ -174,6 +176,8 @@ enum Timer {
     /// Last bytes take too long to leave.
     Linger(ConnKey),
     Idle(LinkKey),
+    /// The control thread has still to hear that a session has ended.
+    Part(Handle),
     Rest(ListenerKey),
     Drain,
     /// Blocks and pipes that are kept free may have been so for long.
@@ -313,6 +317,7 @@ impl<N: Network> Worker<N> {
                 Timer::Connect(key) => self.connect_ended(key, Err(io::ErrorKind::TimedOut.into())),
                 Timer::Linger(key) => self.discard(key),
                 Timer::Idle(key) => self.check_idle(key),
+                Timer::Part(session) => self.part(session),
                 Timer::Rest(key) => self.rested(key),
                 Timer::Drain => self.drain_over = true,
                 Timer::Spare => self.drop_spare(),
