@@ -28,6 +28,7 @@ pub use mail::{Mail, Post};
 
 use crate::buffer::Ring;
 use crate::config::{Key, Limits, Settings};
+use crate::control::leases::Pool;
 use crate::control::resolver::Names;
 use crate::control::{Command, Reply};
 use crate::net::{ConnKey, ListenerKey};
@@ -428,6 +429,11 @@ pub trait Role: Send + Sync + fmt::Debug {
     /// What it asks of the agent store, if it has a use for it.
     fn store(&self) -> Option<store::Limits> {
         None
+    }
+
+    /// The ports that it lends; none when it is off. The names of pools are unique in a server.
+    fn pools(&self) -> Vec<Pool> {
+        Vec::new()
     }
 
     /// The role at work, on what the server has opened for all of them.

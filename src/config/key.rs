@@ -51,6 +51,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// A path, relative to the directory in which the server was started.
     Path,
+    /// A range of ports, such as `20000-29999`.
+    Ports,
     /// Addresses to listen on. The default holds only where no configuration file was read: in a
     /// file, a role is on when it says so.
     Addresses,
@@ -123,9 +125,12 @@ impl Key {
             Kind::Tables | Kind::TableList => return None,
             Kind::Switch | Kind::Count { .. } => text.to_owned(),
             Kind::Addresses => format!(r#"["{}"]"#, text.replace(',', r#"", ""#)),
-            Kind::Size { .. } | Kind::Time { .. } | Kind::Choice(_) | Kind::Path | Kind::Secret => {
-                format!(r#""{text}""#)
-            }
+            Kind::Size { .. }
+            | Kind::Time { .. }
+            | Kind::Choice(_)
+            | Kind::Path
+            | Kind::Ports
+            | Kind::Secret => format!(r#""{text}""#),
         })
     }
 }
@@ -140,6 +145,7 @@ impl Kind {
             Kind::Time { .. } => "TIME",
             Kind::Choice(_) => "KIND",
             Kind::Path => "DIR",
+            Kind::Ports => "RANGE",
             Kind::Addresses => "ADDR",
             Kind::Secret => "FILE",
         })
@@ -157,6 +163,7 @@ impl Kind {
                 format!("one of: {}", words.join(", "))
             }
             Kind::Path => r#"a path, such as "data""#.to_owned(),
+            Kind::Ports => r#"a range of ports, such as "20000-29999""#.to_owned(),
             Kind::Addresses => r#"a list of addresses, such as ["127.0.0.1:7000"]"#.to_owned(),
             Kind::Secret => r#"a text, or a file such as { file = "secrets/token" }"#.to_owned(),
             Kind::Tables => "a table".to_owned(),

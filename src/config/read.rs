@@ -3,6 +3,7 @@
 //! are the user's own.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::settings::{Found, Given};
 use super::value::bare_duration;
 use super::{
     Entry, Item, Key, Kind, Place, Position, Secret, Settings, Value, address, duration, plain,
-    show_duration, show_size, size,
+    ports, show_duration, show_size, size,
 };
 
 /// Keys of the tables.
@@ -108,6 +109,15 @@ impl Settings {
             raw => Err(wrong(key, raw)),
         })
         .unwrap_or_default()
+    }
+
+    /// A range of ports; none only when the key's own default is no range.
+    pub fn ports(&mut self, path: &'static str) -> Option<RangeInclusive<u16>> {
+        self.scalar(path, |key, raw| match raw {
+            Raw::Word(text) => ports(text),
+            Raw::Item(Value::Text(text)) => ports(text),
+            raw => Err(wrong(key, raw)),
+        })
     }
 
     /// Addresses to listen on; empty means that the role is off. An address that another listener
