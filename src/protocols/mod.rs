@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod chain;
+pub mod node;
 
 use crate::session::Protocol;
 

@@ -1,0 +1,3 @@
+//! The node role: a public address for a node behind NAT, kept over reconnects and restarts.
+
+pub mod wire;
