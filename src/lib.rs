@@ -153,6 +153,7 @@ pub mod wire;
 pub mod worker;
 
 pub use protocols::agent::client as agent;
+pub use protocols::node::client as node;
 
 /// Has the README's Rust examples compiled with the documentation's.
 #[cfg(doctest)]

@@ -6,6 +6,7 @@
 mod agent_client;
 mod agent_mutation;
 mod agent_vectors;
+mod node_client;
 mod node_mutation;
 mod node_vectors;
 mod random;
