@@ -147,37 +147,47 @@ fn target(
 
 /// A client's server: from its flag, its variable, or the default. Only its form is checked.
 pub(super) fn server(command: &Command, values: &Values<'_>) -> Result<String, Usage> {
+    server_or(command, values, SERVER)
+}
+
+/// As [`server`], with the default of another role.
+pub(super) fn server_or(
+    command: &Command,
+    values: &Values<'_>,
+    default: &str,
+) -> Result<String, Usage> {
     let Some(text) = values.value("server") else {
-        return Ok(SERVER.to_owned());
+        return Ok(default.to_owned());
     };
     let place = match values.given("server") {
         Some(_) => "--server",
         None => "TOWPATH_SERVER",
     };
-    match server_of(&text) {
+    match server_of(&text, default) {
         Ok(()) => Ok(text),
         Err(message) => Err(command.wrong(format!("{place}: {message}"))),
     }
 }
 
 /// Whether a text is a host and a port, and what would be right where it is not.
-fn server_of(text: &str) -> Result<(), String> {
+fn server_of(text: &str, default: &str) -> Result<(), String> {
     let shown = plain(text);
+    let usual = default.rsplit(':').next().unwrap_or_default();
     let is_bare = |host: &str| host.contains(':') && !host.starts_with('[');
     let (host, port) = match text.rsplit_once(':') {
         Some((host, _)) if is_bare(host) => {
-            let example = "write an IPv6 address like \"[::1]:7100\"";
+            let example = format!("write an IPv6 address like \"[::1]:{usual}\"");
             return Err(format!("\"{shown}\" has no brackets; {example}"));
         }
         Some((host, port)) if !text.ends_with(']') => (host, port),
         _ => (text, ""),
     };
     if host.is_empty() {
-        return Err(format!("\"{shown}\" has no host; write \"{SERVER}\""));
+        return Err(format!("\"{shown}\" has no host; write \"{default}\""));
     }
     if port.is_empty() {
         let host = plain(host);
-        return Err(format!("\"{shown}\" has no port; write \"{host}:7100\""));
+        return Err(format!("\"{shown}\" has no port; write \"{host}:{usual}\""));
     }
     match port.parse::<u16>() {
         Ok(1..) => Ok(()),
@@ -417,7 +427,7 @@ mod tests {
     #[test]
     fn a_server_is_a_host_and_a_port() {
         for right in ["127.0.0.1:7100", "[::1]:7100", "relay.example:7100"] {
-            assert_eq!(server_of(right), Ok(()), "{right}");
+            assert_eq!(server_of(right, SERVER), Ok(()), "{right}");
         }
         for (wrong, hint) in [
             ("127.0.0.1", "has no port; write \"127.0.0.1:7100\""),
@@ -432,7 +442,7 @@ mod tests {
             ("a:0", "port is a number from 1 to 65535"),
             ("a:70000", "port is a number from 1 to 65535"),
         ] {
-            let told = server_of(wrong).unwrap_err();
+            let told = server_of(wrong, SERVER).unwrap_err();
             assert!(told.contains(hint), "{told}");
         }
     }

@@ -16,6 +16,7 @@ mod exit;
 mod flags;
 mod help;
 mod logging;
+mod node;
 mod output;
 mod plan;
 mod route;
@@ -54,6 +55,8 @@ enum Invocation {
     Update(agent::Update),
     Query(agent::Query),
     Route(route::Request),
+    Node(node::Request),
+    Send(node::Send),
 }
 
 impl Invocation {
@@ -74,6 +77,7 @@ impl Invocation {
             }),
             Some("agent") => agent::parse(rest, environment),
             Some("route") => route::parse(rest, environment),
+            Some("node") => node::parse(rest, environment),
             _ => Err(wrong(unknown("command", first, &NAMES))),
         }
     }
@@ -86,6 +90,8 @@ impl Invocation {
             Invocation::Update(update) => agent::update(&update),
             Invocation::Query(query) => agent::query(&query),
             Invocation::Route(request) => route::run(request),
+            Invocation::Node(request) => node::run(&request),
+            Invocation::Send(request) => node::send(&request),
         }
     }
 }
@@ -121,7 +127,15 @@ fn overview() -> String {
 }
 
 /// Every command and flag of the program itself, for the hints.
-const NAMES: [&str; 6] = ["serve", "check", "agent", "route", "--help", "--version"];
+const NAMES: [&str; 7] = [
+    "serve",
+    "check",
+    "agent",
+    "route",
+    "node",
+    "--help",
+    "--version",
+];
 
 const VERSION: &str = concat!("towpath ", env!("CARGO_PKG_VERSION"), "\n");
 
@@ -148,6 +162,11 @@ const OVERVIEW: &[(&str, &[(&str, &str)])] = &[
                 "route FIELD --service NAME",
                 "reach a host behind the server, by a local port or stdin and stdout",
             ),
+            (
+                "node [--forward ADDR]",
+                "get a public address and print what peers send there",
+            ),
+            ("node send PUBLIC_ADDR", "send lines to a node"),
         ],
     ),
     (

@@ -31,6 +31,8 @@ const HELPS: &[&[&str]] = &[
     &["agent", "update", "--help"],
     &["agent", "query", "--help"],
     &["route", "--help"],
+    &["node", "--help"],
+    &["node", "send", "--help"],
 ];
 
 #[test]
@@ -117,7 +119,7 @@ fn wrong_command_lines_are_told_what_would_be_right() {
         ),
         (
             &["start"],
-            "towpath: unknown command start; known: serve, check, agent, route, --help, --version (see towpath --help)",
+            "towpath: unknown command start; known: serve, check, agent, route, node, --help, --version (see towpath --help)",
         ),
     ] {
         refuses(line, want);
@@ -171,6 +173,27 @@ fn wrong_command_lines_of_clients_are_told_what_would_be_right() {
             &["route", "f", "--service", "s", "-l", "127.0.0.1"],
             "towpath route: --listen: \"127.0.0.1\" has no port; write for example \"127.0.0.1:7000\" (see towpath route --help)",
         ),
+        (
+            &["node", "sedn"],
+            "towpath node: unknown command sedn; known: send (see towpath node --help)",
+        ),
+        (
+            &["node", "-s", "relay.example"],
+            "towpath node: --server: \"relay.example\" has no port; write \"relay.example:7200\" (see towpath node --help)",
+        ),
+        (
+            &["node", "--network-id", "x"],
+            "towpath node: --network-id: \"x\" is no number from 0 to 4294967295 (see towpath node --help)",
+        ),
+        (
+            &["node", "--forward", "9000"],
+            "towpath node: --forward: \"9000\" is a port alone; write \":9000\" for every interface or \"127.0.0.1:9000\" for this host (see towpath node --help)",
+        ),
+        (
+            &["node", "send"],
+            "towpath node send: takes one PUBLIC_ADDR, but got 0 words (see towpath node send --help)",
+        ),
+        (&["node", "send", "relay.example"], ""),
         (
             &["route", "--service", "s"],
             "towpath route: takes one FIELD, but got 0 words (see towpath route --help)",
@@ -301,7 +324,9 @@ fn a_server_of_the_environment_is_checked_as_its_flag_is() {
 
 #[test]
 fn every_command_that_takes_a_token_tells_what_for() {
-    for line in HELPS.iter().filter(|line| line.len() > 1) {
+    // A node shows a key, not a token.
+    let takes_one = |line: &&&[&str]| line.len() > 1 && line[0] != "node";
+    for line in HELPS.iter().filter(takes_one) {
         let text = prints(line);
         assert!(text.contains("TOWPATH_TOKEN"), "{line:?}");
     }

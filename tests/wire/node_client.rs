@@ -388,6 +388,7 @@ fn a_peer_gets_messages_that_name_where_to_answer() {
     drop((there, node));
     let mut alone = node::dial(&peer, Some("192.0.2.1:5"), recorded_key(), options()).unwrap();
     alone.send(b"hi").unwrap();
+    alone.finish().unwrap();
     script.join().unwrap();
     other.join().unwrap();
 }

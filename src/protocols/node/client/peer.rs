@@ -4,8 +4,8 @@
 //! message names as its sender's.
 
 use std::fmt;
-use std::io::{self, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -98,6 +98,18 @@ impl Peer {
     /// Sends a message of any opcode that is marked as a reply.
     pub fn reply(&mut self, opcode: u32, message: &[u8]) -> Result<(), Error> {
         self.write(opcode, message, true)
+    }
+
+    /// Ends the connection and waits, for at most [`Options::io_timeout`], until the server has taken
+    /// everything and ends it too. An error says that some of it may be lost.
+    pub fn finish(mut self) -> Result<(), Error> {
+        let timeout = Some(at_least(self.voice.options.io_timeout));
+        self.stream
+            .shutdown(Shutdown::Write)
+            .and_then(|()| self.stream.set_read_timeout(timeout))
+            // Nothing is ever said here, so that this is the end.
+            .and_then(|()| self.stream.read(&mut [0]).map(drop))
+            .map_err(Error::from_io)
     }
 
     /// After an error a part of the frame may have gone, and the connection is of no more use.
