@@ -7,7 +7,8 @@
 //! protocol code. A control thread owns everything that is slow or shared: the store on disk and
 //! the lookup of names.
 //!
-//! For programs, the crate is a client: [`agent`] is the blocking client library of the agent role.
+//! For programs, the crate is a client: [`agent`] is the blocking client library of the agent role,
+//! [`node`] that of the node role.
 //! The other rooms are public so that the tests, the simulation and the bench reach them.
 //!
 //! # Threads
@@ -154,6 +155,7 @@ pub mod worker;
 
 pub use protocols::agent::client as agent;
 pub use protocols::gateway::client as gateway;
+pub use protocols::node::client as node;
 
 /// Has the README's Rust examples compiled with the documentation's.
 #[cfg(doctest)]
