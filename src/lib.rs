@@ -69,7 +69,7 @@
 //! | 2 sockets | [`net`] | 0 to 1 |
 //! | 3 motion | [`relay`] [`control`] | 0 to 2 |
 //! | 4 contract | [`session`] | 0 to 3 |
-//! | 4½ parts | [`upstream`] | 0 to 4 |
+//! | 4½ parts | [`upstream`] [`runs`] | 0 to 4 |
 //! | 5 protocols | [`protocols`] | 0 to 4½; never another protocol, `mio`, `socket2` or `libc` |
 //! | 6 engine | [`worker`] | 0 to 4; it has heard of no protocol, and of no part |
 //! | 7 house | [`server`] [`cli`] `main` `lib` | all; no other floor reads the list of protocols |
@@ -144,6 +144,7 @@ pub mod net;
 pub mod protocols;
 pub mod reactor;
 pub mod relay;
+pub mod runs;
 pub mod server;
 pub mod session;
 pub mod stats;
