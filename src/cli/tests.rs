@@ -388,8 +388,7 @@ fn a_server_of_the_environment_is_checked_as_its_flag_is() {
 #[test]
 fn every_command_that_takes_a_token_tells_what_for() {
     // A gateway and a node show a key, not a token.
-    let takes_one =
-        |line: &&&[&str]| line.len() > 1 && !["gateway", "node"].contains(&line[0]);
+    let takes_one = |line: &&&[&str]| line.len() > 1 && !["gateway", "node"].contains(&line[0]);
     for line in HELPS.iter().filter(takes_one) {
         let text = prints(line);
         assert!(text.contains("TOWPATH_TOKEN"), "{line:?}");

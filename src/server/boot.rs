@@ -16,7 +16,7 @@ use crate::control::resolver::Resolver;
 use crate::control::{Control, Letter, Request, unix_now};
 use crate::net::{self, Kernel, Poller, Quota, SocketOptions};
 use crate::reactor::{self, Address, Bell, Mailbox, mailbox};
-use crate::session::{Ground, Post, Service};
+use crate::session::{Ground, Post, Role, Service};
 use crate::stats::{self, Counters, Metric};
 use crate::store::{self, Store};
 use crate::sys;
@@ -48,20 +48,24 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     let store = store.map_err(StartError::Store)?;
     let resolver = Resolver::new(limits.resolve_ttl, limits.resolve_timeout)
         .map_err(|error| StartError::System("start the resolver", error))?;
-    let ground = Ground {
-        memory: store.memory(),
-        names: resolver.names(),
-        limits,
-    };
+    let (memory, names) = (store.memory(), resolver.names());
     let options = SocketOptions {
-        user_timeout: ground.limits.user_timeout,
+        user_timeout: limits.user_timeout,
         keepalive: KEEPALIVE,
     };
     let listens: Vec<_> = roles.iter().map(|role| role.listen()).collect();
     let bound = listeners::bind_all(&listens, workers, options)?;
-    let services: Vec<_> = roles.iter().map(|role| role.service(&ground)).collect();
+    let service = |(number, role): (usize, &&Box<dyn Role>)| {
+        role.service(&Ground {
+            memory: memory.clone(),
+            names: names.clone(),
+            limits: limits.clone(),
+            addresses: listeners::addresses(&bound, number),
+        })
+    };
+    let services: Vec<_> = roles.iter().enumerate().map(service).collect();
     let quota = Arc::new(quota(&plan.core, workers, bound.len()));
-    let records = ground.memory.records();
+    let records = memory.records();
 
     let crew = Crew::start(
         &plan.core,

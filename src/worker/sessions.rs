@@ -277,12 +277,13 @@ impl<N: Network> Worker<N> {
             self.setup.counters.add(Metric::Faulted, 1);
         }
         self.write_down(key, &slot, &close);
+        // Whoever learns that it is over may listen where it did.
+        for listener in slot.listeners.take().into_iter().flat_map(|own| *own) {
+            self.drop_listener(listener);
+        }
         self.take_leave(key, &mut slot);
         for timer in slot.timers.into_iter().flatten() {
             self.wheel.cancel(timer);
-        }
-        for listener in slot.listeners.take().into_iter().flat_map(|own| *own) {
-            self.drop_listener(listener);
         }
         for conn in slot.conns.iter() {
             self.let_go(conn, close.is_graceful());
@@ -320,7 +321,7 @@ impl<N: Network> Worker<N> {
         let session = &mut **session;
         let _ = self.call(key, &mut actions, |cx| session.leave(cx));
         for action in actions {
-            if matches!(action, Action::Post(..)) {
+            if matches!(action, Action::Post(..) | Action::Resume(_)) {
                 self.perform(key, action);
             }
         }
