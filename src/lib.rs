@@ -7,9 +7,9 @@
 //! protocol code. A control thread owns everything that is slow or shared: the store on disk and
 //! the lookup of names.
 //!
-//! For programs, the crate is a client: [`agent`] is the blocking client library of the agent role,
-//! [`node`] that of the node role.
-//! The other rooms are public so that the tests, the simulation and the bench reach them.
+//! For programs, the crate is a client: [`agent`], [`gateway`] and [`node`] are the blocking client
+//! libraries of these roles. The other rooms are public so that the tests, the simulation and the
+//! bench reach them.
 //!
 //! # Threads
 //!
@@ -33,6 +33,8 @@
 //! |---|---|---|
 //! | [`control::Request`], the questions | workers to control | 65,536; the session is answered "busy" |
 //! | [`control::Letter`] with a bell ([`reactor::mailbox`]) | control to one worker | 16,384 in the box; more wait in an outbox, and while that holds a round's worth no question is taken |
+//! | [`session::Post`], with a bell | one worker's session to another's | 16,384 in the box; more wait with the sender, whose sessions bound what they have under way |
+//! | the gateway's directory of endpoints and ids | read and written by workers, at dials and comings and goings | one entry for each endpoint, connection and reserved id |
 //! | [`store::Memory`] | written by control, read by workers | `max_records`, `max_bytes`; the update is refused |
 //! | [`control::resolver::Names`] | written by control, read by workers | 4,096 hosts; the oldest answer leaves |
 //! | [`net::Quota`] | all workers | `max_connections`; the listener rests |
@@ -40,7 +42,9 @@
 //! | [`stats::Counters`] | each written by its worker, read at the end | one set per core |
 //! | log lines | all to the log thread | 4,096; counted as lost |
 //!
-//! Relayed bytes, connections, timers and sessions never leave the core that accepted them.
+//! Relayed bytes, connections, timers and sessions never leave the core that accepted them. Frames
+//! between endpoints of different cores do, in letters: a run of frames each, as much as the other
+//! side has granted.
 //!
 //! # The life of a connection
 //!
@@ -51,7 +55,9 @@
 //!    [`session::Cx`]; each wish is a [`session::Action`], performed when the call is over.
 //! 3. What could take long is asked of [`control`], and the answer comes as an event in a later turn.
 //!    An upstream is dialled by [`upstream`], a part that sessions share.
-//! 4. `relay(a, b)` makes a [`relay::Link`]. From here on one pump moves the bytes of both directions
+//! 4. Frames that are passed on as they are go from ring to ring (`forward`), to a connection of any
+//!    session of the core; whose receiver has no room stands in line for it (`await_room`).
+//!    `relay(a, b)` makes a [`relay::Link`]. From here on one pump moves the bytes of both directions
 //!    through the rings of [`buffer`], or through kernel pipes when they are many; half-close and
 //!    back-pressure are the pump's. The session hears the totals when both directions have ended.
 //! 5. The session ends with one [`session::Close`], which is its one line in the log. What is still to
@@ -100,7 +106,8 @@
 //!   [`relay::HOLD`] unwritten bytes in its ring before it reads no further, or one kernel pipe; a core
 //!   lends blocks and pipes within its share of `max_buffer_memory`, and one block to each connection
 //!   beyond it ([`buffer::Pool`], [`buffer::Pipes`]); a round of the control thread
-//!   takes [`control::ROUND`] requests or [`control::ROUND_BYTES`] of updates.
+//!   takes [`control::ROUND`] requests or [`control::ROUND_BYTES`] of updates. What sessions queue
+//!   they bound themselves; each role's first page says how.
 //! * A stale event cannot reach a reused slot: every [`reactor::Key`] carries a generation.
 //! * An update is answered with success only after its commit is synced, and is seen by queries only
 //!   after that ([`store`]).
@@ -115,8 +122,8 @@
 //! * **Threads per connection, and pools of them.** Connections stay on the core that accepted them;
 //!   pools are for what blocks, and that is four lookups at a time.
 //! * **`Arc<Mutex>` on the data plane.** Workers share reads, not state: the store's and the
-//!   resolver's maps lie behind read-write locks held for one lookup or one insert, and the quota's
-//!   lock is taken only where a cap per source address is set.
+//!   resolver's maps and the gateway's directory lie behind locks held for one lookup or one insert,
+//!   and the quota's lock is taken only where a cap per source address is set.
 //! * **io_uring.** Measured on relays like this one it saved nothing on bulk and cost three times the
 //!   CPU for connect, request, close.
 //! * **Buffers per connection.** A connection takes blocks from its core's pool while bytes wait in

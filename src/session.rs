@@ -275,9 +275,9 @@ impl<'a> Cx<'a> {
     }
 
     /// Passes the first `count` bytes of `rx`, at most all of them, on as they are: behind what is
-    /// queued on `to`, a connection of any session on this core. One copy, ring to ring; bytes for
-    /// a connection that has gone are dropped. A session bounds what it queues by
-    /// [`Cx::unsent`] and [`Cx::await_room`].
+    /// queued on `to`, a connection of any session on this core. From ring to ring, with one copy
+    /// at most; bytes for a connection that has gone are dropped. A session bounds what it queues
+    /// by [`Cx::unsent`] and [`Cx::await_room`].
     pub fn forward(&mut self, rx: &mut Ring, to: ConnKey, count: usize) {
         self.outlets.forward(rx, to, count);
     }

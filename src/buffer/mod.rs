@@ -84,6 +84,11 @@ impl Pool {
         self.take_beyond()
     }
 
+    /// Counts a block that was lent for reading among those that sessions queued.
+    fn disown(&mut self) {
+        self.own += 1;
+    }
+
     /// A block for bytes that must not be dropped, past the budget if need be.
     fn take_beyond(&mut self) -> Bytes {
         self.lent += 1;

@@ -114,18 +114,34 @@ impl Ring {
         }
     }
 
-    /// Copies the first `count` bytes, at most all of them, behind what `to` holds, and drops them
-    /// here. The copy's blocks are not out of the pool's budget.
+    /// Moves the first `count` bytes, at most all of them, behind what `to` holds. Blocks that are
+    /// nearly full change hands, other bytes are copied; either way the blocks count no longer
+    /// against the pool's budget.
     pub fn forward(&mut self, count: usize, to: &mut Ring, pool: &mut Pool) {
         let mut left = count.min(self.len());
         while left > 0 {
-            let head = self.head();
-            let part = &head[..head.len().min(left)];
-            to.push(part, pool);
-            let taken = part.len();
-            left -= taken;
+            let head = self.head().len();
+            if (WHOLE..=left).contains(&head)
+                && let Some(block) = self.give_head(pool)
+            {
+                to.chain(pool).adopt(block, pool);
+                left -= head;
+                continue;
+            }
+            let taken = head.min(left);
+            to.push(&self.head()[..taken], pool);
             self.consume(taken);
+            left -= taken;
         }
+    }
+
+    /// Takes the first block with bytes out of the ring.
+    fn give_head(&mut self, pool: &mut Pool) -> Option<Block> {
+        let chain = self.chain.as_mut()?;
+        chain.trim(pool);
+        let block = chain.blocks.pop_front()?;
+        chain.len -= block.filled().len();
+        Some(block)
     }
 
     /// Drops the first `count` bytes, at most all of them. Their blocks stay until the engine
@@ -339,6 +355,16 @@ impl Chain {
         Ok(Filled { count, room })
     }
 
+    /// Appends a block of another ring.
+    fn adopt(&mut self, mut block: Block, pool: &mut Pool) {
+        if !block.own {
+            pool.disown();
+            block.own = true;
+        }
+        self.len += block.filled().len();
+        self.blocks.push_back(block);
+    }
+
     fn grow(&mut self, bytes: Bytes, own: bool) {
         self.blocks.push_back(Block {
             bytes,
@@ -354,6 +380,9 @@ impl Chain {
         self
     }
 }
+
+/// A block with so many bytes is passed on as it is; one with fewer would waste too much memory.
+const WHOLE: usize = BLOCK / 4 * 3;
 
 /// The most blocks that one vectored call covers: 256 KiB.
 const SLICES: usize = 16;

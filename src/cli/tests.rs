@@ -330,7 +330,13 @@ fn a_switch_of_the_file_can_be_turned_off() {
 
 #[test]
 fn a_server_without_any_role_is_a_mistake() {
-    let Ok(Invocation::Check(request)) = parse(&["check", "--agent", "off"]) else {
+    let off = ["agent", "gateway-clients", "gateway-servers"];
+    let flags: Vec<String> = off.iter().map(|role| format!("--{role}=off")).collect();
+    let words: Vec<&str> = ["check"]
+        .into_iter()
+        .chain(flags.iter().map(String::as_str))
+        .collect();
+    let Ok(Invocation::Check(request)) = parse(&words) else {
         panic!("not understood");
     };
     let mistakes = plan::read(&request, &|_| None).unwrap_err();
@@ -343,7 +349,12 @@ fn a_server_without_any_role_is_a_mistake() {
     let Ok(Invocation::Check(request)) = parse(&["check"]) else {
         panic!("not understood");
     };
-    let off = |name: &str| (name == "TOWPATH_AGENT").then(|| OsString::from("off"));
+    let names = [
+        "TOWPATH_AGENT",
+        "TOWPATH_GATEWAY_CLIENTS",
+        "TOWPATH_GATEWAY_SERVERS",
+    ];
+    let off = |name: &str| names.contains(&name).then(|| OsString::from("off"));
     let mistakes = plan::read(&request, &off).unwrap_err();
     let told = mistakes[0].to_string();
     assert!(

@@ -53,6 +53,10 @@ pub enum Kind {
     Path,
     /// A range of ports, such as `20000-29999`.
     Ports,
+    /// An IP address without a port.
+    Ip,
+    /// A list of texts; its room reads them.
+    Texts,
     /// Addresses to listen on. The default holds only where no configuration file was read: in a
     /// file, a role is on when it says so.
     Addresses,
@@ -124,12 +128,14 @@ impl Key {
         Some(match self.kind {
             Kind::Tables | Kind::TableList => return None,
             Kind::Switch | Kind::Count { .. } => text.to_owned(),
-            Kind::Addresses => format!(r#"["{}"]"#, text.replace(',', r#"", ""#)),
+            Kind::Texts if text.is_empty() => "[]".to_owned(),
+            Kind::Addresses | Kind::Texts => format!(r#"["{}"]"#, text.replace(',', r#"", ""#)),
             Kind::Size { .. }
             | Kind::Time { .. }
             | Kind::Choice(_)
             | Kind::Path
             | Kind::Ports
+            | Kind::Ip
             | Kind::Secret => format!(r#""{text}""#),
         })
     }
@@ -146,6 +152,8 @@ impl Kind {
             Kind::Choice(_) => "KIND",
             Kind::Path => "DIR",
             Kind::Ports => "RANGE",
+            Kind::Ip => "IP",
+            Kind::Texts => "TEXT",
             Kind::Addresses => "ADDR",
             Kind::Secret => "FILE",
         })
@@ -164,6 +172,8 @@ impl Kind {
             }
             Kind::Path => r#"a path, such as "data""#.to_owned(),
             Kind::Ports => r#"a range of ports, such as "20000-29999""#.to_owned(),
+            Kind::Ip => r#"an IP address, such as "192.0.2.1""#.to_owned(),
+            Kind::Texts => "a list of texts".to_owned(),
             Kind::Addresses => r#"a list of addresses, such as ["127.0.0.1:7000"]"#.to_owned(),
             Kind::Secret => r#"a text, or a file such as { file = "secrets/token" }"#.to_owned(),
             Kind::Tables => "a table".to_owned(),

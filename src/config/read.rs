@@ -120,13 +120,34 @@ impl Settings {
         })
     }
 
+    /// An IP address; none only when the key's own default is none.
+    pub fn ip(&mut self, path: &'static str) -> Option<IpAddr> {
+        self.scalar(path, |key, raw| {
+            let text = match raw {
+                Raw::Word(text) => text,
+                Raw::Item(Value::Text(text)) => text,
+                raw => return Err(wrong(key, raw)),
+            };
+            text.parse().map_err(|_| wrong(key, raw))
+        })
+    }
+
+    /// A list of texts, in the order of the file.
+    pub fn texts(&mut self, path: &'static str) -> Vec<String> {
+        let Some(found) = self.find(path) else {
+            return Vec::new();
+        };
+        let texts = self.listed(&found).into_iter().map(|(_, text)| text);
+        texts.filter(|text| !text.is_empty()).collect()
+    }
+
     /// Addresses to listen on; empty means that the role is off. An address that another listener
     /// has already is a mistake, port 0 excepted.
     pub fn addresses(&mut self, path: &'static str) -> Vec<SocketAddr> {
         let Some(found) = self.find(path) else {
             return Vec::new();
         };
-        let texts = self.address_texts(&found);
+        let texts = self.listed(&found);
         let parted = texts.iter().partition::<Vec<_>, _>(|(_, t)| t == "off");
         let (offs, texts): (Vec<_>, Vec<_>) = parted;
         if let (Some((place, _)), false) = (offs.first(), texts.is_empty()) {
@@ -144,7 +165,8 @@ impl Settings {
         addresses
     }
 
-    fn address_texts(&mut self, found: &Found) -> Vec<(Place, String)> {
+    /// The texts of a list, each with its place.
+    fn listed(&mut self, found: &Found) -> Vec<(Place, String)> {
         let words = |words: &mut dyn Iterator<Item = &str>| {
             let texts = words.flat_map(|word| word.split(','));
             texts

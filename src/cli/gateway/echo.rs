@@ -81,7 +81,7 @@ impl Echo {
             }
             let pause = backoff.next();
             let gateway = plain(&self.gateway);
-            warn!("gateway={gateway} lost: {error}; again in {pause:.1?}");
+            warn!("gateway={gateway} not connected: {error}; again in {pause:.1?}");
             thread::sleep(pause);
         }
     }

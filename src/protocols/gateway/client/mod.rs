@@ -3,7 +3,7 @@
 //!
 //! It is for programs and commands, on threads of their own; nothing in the server calls it, because
 //! nearly every call here waits for the network. Programs with a runtime of their own use the codec in
-//! [`wire`](super::wire).
+//! [`wire`].
 //!
 //! A server registers under an id and accepts:
 //!
