@@ -330,7 +330,7 @@ fn a_switch_of_the_file_can_be_turned_off() {
 
 #[test]
 fn a_server_without_any_role_is_a_mistake() {
-    let off = ["agent", "gateway-clients", "gateway-servers"];
+    let off = ["agent", "node", "gateway-clients", "gateway-servers"];
     let flags: Vec<String> = off.iter().map(|role| format!("--{role}=off")).collect();
     let words: Vec<&str> = ["check"]
         .into_iter()
