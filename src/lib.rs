@@ -7,7 +7,8 @@
 //! protocol code. A control thread owns everything that is slow or shared: the store on disk and
 //! the lookup of names.
 //!
-//! For programs, the crate is a client: [`agent`] is the blocking client library of the agent role.
+//! For programs, the crate is a client: [`agent`] is the blocking client library of the agent role,
+//! [`node`] that of the node role.
 //! The other rooms are public so that the tests, the simulation and the bench reach them.
 //!
 //! # Threads

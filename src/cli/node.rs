@@ -16,6 +16,7 @@ mod reply;
 mod send;
 
 use std::ffi::OsString;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ use forward::Forward;
 use reply::Replies;
 pub(super) use send::{Send, send};
 
-use super::exit::{CONFIGURATION, DENIED, FAILED, Failure};
+use super::exit::{CONFIGURATION, DENIED, FAILED, Failure, TEMPORARY};
 use super::flags::{Command, Environment, Flag, Group, HELP, Line, Usage, Values};
 use super::{Invocation, agent, output};
 use crate::config::{address, plain};
@@ -78,6 +79,7 @@ pub(super) fn parse(words: &[OsString], environment: Environment<'_>) -> Result<
 /// Runs until it is killed.
 pub(super) fn run(request: &Request) -> Result<(), Failure> {
     let key = request.identity.key("node")?;
+    let _claim = request.identity.claim()?;
     let (server, is_json) = (plain(&request.server), request.is_json);
     let tell = {
         let server = server.clone();
@@ -189,6 +191,27 @@ impl Identity {
             }
         }
     }
+
+    /// Keeps a second node from the same key: the server would let the newest have the address, and
+    /// the two would take it from each other for ever. Held until the file is closed.
+    fn claim(&self) -> Result<Option<File>, Failure> {
+        let Identity::File(path) = self else {
+            return Ok(None);
+        };
+        let Ok(file) = File::open(path) else {
+            return Ok(None);
+        };
+        // Where the file system knows no locks, nobody is kept out.
+        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            let path = plain(&path.to_string_lossy());
+            let line = format!(
+                "towpath node: another towpath node uses the identity {path}; name a file of its \
+                 own by --identity FILE"
+            );
+            return Err(Failure::new(TEMPORARY, line));
+        }
+        Ok(Some(file))
+    }
 }
 
 fn refused(command: &str, path: &Path, error: &io::Error) -> Failure {
@@ -265,8 +288,8 @@ fn command() -> Command {
 const IDENTITY: Flag = Flag::value(
     "identity",
     "FILE",
-    "file with the key that the address belongs to, made on first use; without it \
-     towpath/node.key below XDG_STATE_HOME, else below ~/.local/state",
+    "file with the key that the address belongs to, made on first use, one for each running node; \
+     without it towpath/node.key below XDG_STATE_HOME, else below ~/.local/state",
 )
 .environment();
 

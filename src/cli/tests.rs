@@ -174,7 +174,31 @@ fn wrong_command_lines_of_clients_are_told_what_would_be_right() {
             "towpath route: --listen: \"127.0.0.1\" has no port; write for example \"127.0.0.1:7000\" (see towpath route --help)",
         ),
         (
-            &["node", "sedn"],
+            &["route", "--service", "s"],
+            "towpath route: takes one FIELD, but got 0 words (see towpath route --help)",
+        ),
+        (
+            &["route", "f"],
+            "towpath route: --service NAME is missing (see towpath route --help)",
+        ),
+        (
+            &["route", "f", "--service", "s", "--listen", "9000"],
+            "towpath route: --listen: \"9000\" is a port alone; write \":9000\" for every interface or \"127.0.0.1:9000\" for this host (see towpath route --help)",
+        ),
+        (
+            &["route", "f", "--service", "s", "--token-file", "/nowhere/t"],
+            "towpath route: --token-file: the secret file /nowhere/t cannot be read: No such file or directory (os error 2) (see towpath route --help)",
+        ),
+    ] {
+        refuses(line, want);
+    }
+}
+
+#[test]
+fn wrong_command_lines_of_node_are_told_what_would_be_right() {
+    for (line, want) in [
+        (
+            &["node", "sedn"][..],
             "towpath node: unknown command sedn; known: send (see towpath node --help)",
         ),
         (
@@ -193,22 +217,9 @@ fn wrong_command_lines_of_clients_are_told_what_would_be_right() {
             &["node", "send"],
             "towpath node send: takes one PUBLIC_ADDR, but got 0 words (see towpath node send --help)",
         ),
-        (&["node", "send", "relay.example"], ""),
         (
-            &["route", "--service", "s"],
-            "towpath route: takes one FIELD, but got 0 words (see towpath route --help)",
-        ),
-        (
-            &["route", "f"],
-            "towpath route: --service NAME is missing (see towpath route --help)",
-        ),
-        (
-            &["route", "f", "--service", "s", "--listen", "9000"],
-            "towpath route: --listen: \"9000\" is a port alone; write \":9000\" for every interface or \"127.0.0.1:9000\" for this host (see towpath route --help)",
-        ),
-        (
-            &["route", "f", "--service", "s", "--token-file", "/nowhere/t"],
-            "towpath route: --token-file: the secret file /nowhere/t cannot be read: No such file or directory (os error 2) (see towpath route --help)",
+            &["node", "send", "relay.example"],
+            "towpath node send: PUBLIC_ADDR: \"relay.example\" is not an address; write an IP address and a port, like \"127.0.0.1:7000\", \"[::1]:7000\" or \":7000\" (see towpath node send --help)",
         ),
     ] {
         refuses(line, want);

@@ -21,6 +21,7 @@ mod damage;
 mod hostile;
 mod limits;
 mod load;
+mod node_command;
 mod relay;
 mod resets;
 mod routes;
