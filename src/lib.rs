@@ -7,8 +7,8 @@
 //! protocol code. A control thread owns everything that is slow or shared: the store on disk, the
 //! lookup of names, and the ports that are lent ([`control::leases`]).
 //!
-//! For programs, the crate is a client: [`agent`] is the blocking client library of the agent role.
-//! The other rooms are public so that the tests, the simulation and the bench reach them.
+//! For programs, the crate is a client: [`agent`] and [`gateway`] are the blocking client libraries of
+//! these roles. The other rooms are public so that the tests, the simulation and the bench reach them.
 //!
 //! # Threads
 //!
@@ -155,6 +155,7 @@ pub mod wire;
 pub mod worker;
 
 pub use protocols::agent::client as agent;
+pub use protocols::gateway::client as gateway;
 
 /// Has the README's Rust examples compiled with the documentation's.
 #[cfg(doctest)]

@@ -15,6 +15,7 @@
 //! hold what they share.
 
 mod close;
+mod mail;
 
 use std::fmt;
 use std::io;
@@ -23,14 +24,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use close::{Cause, Close, Side};
+pub use mail::{Mail, Post};
 
 use crate::buffer::Ring;
 use crate::config::{Key, Limits, Settings};
 use crate::control::leases::Pool;
 use crate::control::resolver::Names;
 use crate::control::{Command, Reply};
-use crate::net::ConnKey;
+use crate::net::{ConnKey, ListenerKey};
 use crate::reactor::Handle;
+use crate::stats::Metric;
 use crate::store::{self, Memory};
 
 /// One conversation.
@@ -42,17 +45,34 @@ pub trait Session {
     /// Appends ` key=value` words that say what this session is about, for its log line. Never a
     /// secret, never payload.
     fn describe(&self, out: &mut String);
+
+    /// Takes leave: called once, after [`Session::describe`], when the session is over, however that came, so that what others
+    /// know of it is undone in one place. Of what it asks for, only [`Cx::send`], [`Cx::forward`]
+    /// and [`Cx::post`] are done; its own connections close behind what they are sent here.
+    fn leave(&mut self, cx: &mut Cx<'_>) {
+        let _ = cx;
+    }
 }
 
 /// What a session is told.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The connection that the session was made for; always the first event.
+    /// The connection that the session was made for, always the first event; later those that
+    /// came to listeners of its own.
     Accepted {
         /// The connection, a downstream one.
         conn: ConnKey,
         /// Who it is.
         peer: SocketAddr,
+        /// Which of the session's own listeners it came to.
+        listener: Option<ListenerKey>,
+    },
+    /// A listener asked for with [`Cx::listen`] is open.
+    Listening {
+        /// The new listener.
+        listener: ListenerKey,
+        /// The tag given to [`Cx::listen`].
+        tag: u32,
     },
     /// Bytes wait in `rx`. What is left in it is offered again with the next bytes, or after
     /// [`Cx::resume`]; a full ring stops the reading.
@@ -81,12 +101,32 @@ pub enum Event<'a> {
         /// The tag given to [`Cx::connect`].
         tag: u32,
     },
-    /// A connect failed or took too long.
+    /// A connect failed or took too long, or a listener could not be opened.
     Refused {
-        /// The tag given to [`Cx::connect`].
+        /// The tag given to [`Cx::connect`] or [`Cx::listen`].
         tag: u32,
         /// Why.
         why: io::ErrorKind,
+    },
+    /// A connection has taken no byte of what is queued on it for as long as [`Cx::patience`]
+    /// allows.
+    Stalled {
+        /// Which.
+        conn: ConnKey,
+    },
+    /// Another session's words.
+    Mail {
+        /// Who says it.
+        from: Handle,
+        /// What.
+        mail: Mail,
+    },
+    /// Own words that came too late: the session that they were for has ended.
+    Returned {
+        /// Whom they were for.
+        to: Handle,
+        /// What was said.
+        mail: Mail,
     },
     /// A connection broke and is closed.
     Lost {
@@ -157,16 +197,45 @@ pub enum Action {
     Disarm(u8),
     /// See [`Cx::ask`].
     Ask(u32, Command),
+    /// See [`Cx::post`].
+    Post(Handle, Mail),
+    /// See [`Cx::await_room`].
+    AwaitRoom {
+        /// Who waits.
+        conn: ConnKey,
+        /// For whose queue.
+        of: ConnKey,
+        /// To fall to how many bytes.
+        until: usize,
+    },
+    /// See [`Cx::pause`].
+    Pause(ConnKey),
+    /// See [`Cx::patience`].
+    Patience(ConnKey, Duration),
+    /// See [`Cx::hold`].
+    Hold(ConnKey, usize),
+    /// See [`Cx::close`].
+    Close(ConnKey),
+    /// See [`Cx::listen`].
+    Listen(SocketAddr, u32),
+    /// See [`Cx::unlisten`].
+    Unlisten(ListenerKey),
 }
 
 /// The rings that sessions may write to while they are called.
 pub trait Outlets {
     /// Queues bytes on a connection.
     fn send(&mut self, conn: ConnKey, bytes: &[u8]);
+    /// Moves the first `count` bytes of `rx` behind what is queued on a connection.
+    fn forward(&mut self, rx: &mut Ring, to: ConnKey, count: usize);
     /// How many bytes are queued on it.
     fn unsent(&self, conn: ConnKey) -> usize;
     /// How many bytes have been read from it and not taken; none while its ring is lent out.
     fn unread(&self, conn: ConnKey) -> usize;
+    /// How many bytes sessions have queued on this core, in whole blocks.
+    fn queued(&self) -> usize;
+    /// Counts something.
+    fn count(&mut self, metric: Metric, count: u64);
 }
 
 /// What a session may do during a call.
@@ -202,6 +271,14 @@ impl<'a> Cx<'a> {
     /// what it queues by reading no further request until [`Cx::unsent`] has fallen.
     pub fn send(&mut self, conn: ConnKey, bytes: &[u8]) {
         self.outlets.send(conn, bytes);
+    }
+
+    /// Passes the first `count` bytes of `rx`, at most all of them, on as they are: behind what is
+    /// queued on `to`, a connection of any session on this core. One copy, ring to ring; bytes for
+    /// a connection that has gone are dropped. A session bounds what it queues by
+    /// [`Cx::unsent`] and [`Cx::await_room`].
+    pub fn forward(&mut self, rx: &mut Ring, to: ConnKey, count: usize) {
+        self.outlets.forward(rx, to, count);
     }
 
     /// How many bytes wait to leave on a connection.
@@ -251,6 +328,66 @@ impl<'a> Cx<'a> {
     /// Asks the control thread; [`Event::Reply`] with the same ticket follows.
     pub fn ask(&mut self, ticket: u32, command: Command) {
         self.actions.push(Action::Ask(ticket, command));
+    }
+
+    /// Reads `conn` no further until at most `until` bytes are queued on `of`, a connection of any
+    /// session on this core, or that has gone: then [`Event::Data`] comes as by [`Cx::resume`].
+    /// Those who wait for one connection are served in the order in which they asked, each while
+    /// there is room.
+    pub fn await_room(&mut self, conn: ConnKey, of: ConnKey, until: usize) {
+        self.actions.push(Action::AwaitRoom { conn, of, until });
+    }
+
+    /// How many bytes sessions have queued on this core, on all connections together and in whole
+    /// blocks: for those who share out memory for queues.
+    pub fn queued(&self) -> usize {
+        self.outlets.queued()
+    }
+
+    /// Reads `conn` no further until [`Cx::resume`].
+    pub fn pause(&mut self, conn: ConnKey) {
+        self.actions.push(Action::Pause(conn));
+    }
+
+    /// Asks for [`Event::Stalled`] whenever bytes are queued on a connection and its peer has
+    /// taken none for so long; once for each such time.
+    pub fn patience(&mut self, conn: ConnKey, within: Duration) {
+        self.actions.push(Action::Patience(conn, within));
+    }
+
+    /// Sets how many unread bytes a connection may hold before it is read no further: a session
+    /// that takes only whole frames needs room for the largest. The bytes come out of the core's
+    /// budget for reading, which may allow fewer.
+    pub fn hold(&mut self, conn: ConnKey, bytes: usize) {
+        self.actions.push(Action::Hold(conn, bytes));
+    }
+
+    /// Closes one connection, after what is queued on it.
+    pub fn close(&mut self, conn: ConnKey) {
+        self.actions.push(Action::Close(conn));
+    }
+
+    /// Listens on an address on this core alone: [`Event::Listening`] or [`Event::Refused`] follows,
+    /// and then [`Event::Accepted`] for each who comes. It closes with the session.
+    pub fn listen(&mut self, address: SocketAddr, tag: u32) {
+        self.actions.push(Action::Listen(address, tag));
+    }
+
+    /// Closes a listener of this session; connections that came to it stay.
+    pub fn unlisten(&mut self, listener: ListenerKey) {
+        self.actions.push(Action::Unlisten(listener));
+    }
+
+    /// Tells another session something, on any core: [`Event::Mail`] there, or
+    /// [`Event::Returned`] here when it has ended. Letters between two sessions keep their order.
+    /// A session bounds the letters that it has under way.
+    pub fn post(&mut self, to: Handle, mail: Mail) {
+        self.actions.push(Action::Post(to, mail));
+    }
+
+    /// Counts something.
+    pub fn count(&mut self, metric: Metric, count: u64) {
+        self.outlets.count(metric, count);
     }
 
     /// Random bits for masks and the like; not for secrets.
@@ -345,4 +482,7 @@ pub trait Service: Send + Sync {
 pub trait Seat {
     /// A session for a connection that the listener of that number in [`Role::listen`] accepted.
     fn accept(&mut self, listener: usize) -> Box<dyn Session>;
+
+    /// Sweeps over what its sessions share for contradictions; for tests, as it costs time.
+    fn check(&self) {}
 }

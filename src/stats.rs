@@ -27,6 +27,10 @@ pub enum Metric {
     DialFailed,
     /// Bytes relayed from the first to the second connection of a pair, and back.
     Relayed,
+    /// Frames passed on from one connection to another.
+    Forwarded,
+    /// Frames that their sender was not entitled to send, left without effect.
+    Ignored,
     /// Questions that the control thread had no room for.
     Unasked,
     /// Log lines not written because there were too many of their kind.

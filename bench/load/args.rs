@@ -8,6 +8,7 @@ use std::time::Duration;
 use getopts::{Matches, Options};
 
 use crate::agent;
+use crate::gateway;
 
 /// What the words ask for.
 pub enum Invocation {
@@ -15,6 +16,8 @@ pub enum Invocation {
     Help(String),
     /// Run this.
     Run(Plan),
+    /// Run this against a gateway.
+    Gateway(gateway::Plan),
 }
 
 /// What every client of the run does.
@@ -85,7 +88,12 @@ pub fn parse(words: &[String]) -> Result<Invocation, String> {
     if matches.opt_present("help") {
         return Ok(Invocation::Help(options.usage(BRIEF.trim_end())));
     }
-    let mode = mode(&matches)?;
+    let words: Vec<&str> = matches.free.iter().map(String::as_str).collect();
+    if let Some((&"gateway", words)) = words.split_first() {
+        return gateway::read(words, &matches).map(Invocation::Gateway);
+    }
+    gateway::refuse_options(&matches)?;
+    let mode = mode(&words, &matches)?;
     let plan = Plan {
         mode,
         target: value(&matches, "target")?,
@@ -125,6 +133,7 @@ fn options() -> Options {
         "a process of the server; may be given again, or as PID,PID",
         "PID",
     );
+    gateway::add_options(&mut options);
     options.optflag("", "both", "bulk: the backend sends as well");
     options.optflag("", "verify", "compare every byte received");
     options.optflag("", "json", "print JSON instead of name=value");
@@ -132,10 +141,9 @@ fn options() -> Options {
     options
 }
 
-fn mode(matches: &Matches) -> Result<Mode, String> {
-    let words: Vec<&str> = matches.free.iter().map(String::as_str).collect();
+fn mode(words: &[&str], matches: &Matches) -> Result<Mode, String> {
     let both = matches.opt_present("both");
-    let mode = match words.as_slice() {
+    let mode = match words {
         ["bulk"] => Mode::Bulk { both },
         ["pingpong"] => Mode::PingPong,
         ["connect"] => Mode::Connect,
@@ -172,7 +180,8 @@ fn default_size(mode: Mode) -> usize {
     }
 }
 
-fn value<T: std::str::FromStr>(matches: &Matches, name: &str) -> Result<Option<T>, String> {
+/// The flag's value, if it was given.
+pub fn value<T: std::str::FromStr>(matches: &Matches, name: &str) -> Result<Option<T>, String> {
     matches
         .opt_str(name)
         .map(|text| {
@@ -182,7 +191,8 @@ fn value<T: std::str::FromStr>(matches: &Matches, name: &str) -> Result<Option<T
         .transpose()
 }
 
-fn seconds(matches: &Matches, name: &str, default: f64) -> Result<Duration, String> {
+/// A flag that takes seconds, or its default.
+pub fn seconds(matches: &Matches, name: &str, default: f64) -> Result<Duration, String> {
     let seconds: f64 = value(matches, name)?.unwrap_or(default);
     Duration::try_from_secs_f64(seconds)
         .ok()
@@ -205,7 +215,8 @@ fn route(matches: &Matches) -> Result<Option<Vec<u8>>, String> {
     }
 }
 
-fn pids(matches: &Matches) -> Result<Vec<u32>, String> {
+/// The server's processes.
+pub fn pids(matches: &Matches) -> Result<Vec<u32>, String> {
     let lists = matches.opt_strs("pid");
     let words = lists.iter().flat_map(|list| list.split(','));
     words
@@ -263,6 +274,11 @@ Modes:
     idle                        N relayed pairs that say nothing: the server's memory for each
     fair                        N - 1 connections of pingpong beside one bulk stream
     store update|query|mixed    an agent store; a connection for each operation
+    gateway stream|count        messages on --conns virtual connections of each of --clients, many
+                                under way; the server end gives them back, or only counts
+    gateway pingpong            one message to and fro on each virtual connection
+    gateway open                open and close, --conns at a time
+    gateway idle                the gateway's memory for each client and virtual connection
     backend                     only the backend of another load program
 ";
 
@@ -274,7 +290,7 @@ mod tests {
         let words: Vec<String> = line.split_whitespace().map(String::from).collect();
         match parse(&words)? {
             Invocation::Run(plan) => Ok(plan),
-            Invocation::Help(_) => Err("help".into()),
+            Invocation::Help(_) | Invocation::Gateway(_) => Err("another".into()),
         }
     }
 
@@ -305,6 +321,7 @@ mod tests {
             ("bulk -t 127.0.0.1:1 -d -1", "seconds"),
             ("bulk -t 127.0.0.1:1 -p x", "--pid"),
             ("idle -t 127.0.0.1:1", "--pid"),
+            ("bulk -t 127.0.0.1:1 --key k", "belongs to gateway"),
             ("store query -t 127.0.0.1:1 -r a:b", "--route"),
             ("store query -t 127.0.0.1:1 -s 524288", "at most"),
         ] {

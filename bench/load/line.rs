@@ -1,7 +1,7 @@
 //! A socket that remembers whether it is worth reading or writing, so that the generator makes no
 //! call that is known to answer "not now".
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
 
 use mio::event::Event;
@@ -69,10 +69,22 @@ impl Line {
 
     /// Writes; `None` is "not now".
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        self.write_by(|stream| stream.write(bytes))
+    }
+
+    /// Writes several pieces in one call; `None` is "not now".
+    pub fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
+        self.write_by(|stream| stream.write_vectored(slices))
+    }
+
+    fn write_by(
+        &mut self,
+        write: impl FnOnce(&mut TcpStream) -> io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
         if !self.writable {
             return Ok(None);
         }
-        match self.stream.write(bytes) {
+        match write(&mut self.stream) {
             Ok(count) => Ok(Some(count)),
             Err(error)
                 if matches!(

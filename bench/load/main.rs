@@ -8,11 +8,14 @@
 //!   client.rs ──> server under test ──> backend.rs      one loop: lab.rs
 //!       └── meter.rs: counts, latencies ──┘             CPU and memory of the server: usage.rs
 //! ```
+//!
+//! A gateway's clients and server are of another kind, with a loop of their own: `gateway/`.
 
 mod agent;
 mod args;
 mod backend;
 mod client;
+mod gateway;
 mod histogram;
 mod lab;
 mod line;
@@ -21,19 +24,26 @@ mod pattern;
 mod report;
 mod usage;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
+
+use report::Report;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match args::parse(&words) {
         Ok(args::Invocation::Help(text)) => say(&text, 0),
-        Ok(args::Invocation::Run(plan)) => match lab::run(&plan) {
-            Ok(report) if plan.json => say(&report.json(), 0),
-            Ok(report) => say(&report.line(), 0),
-            Err(error) => complain(&error.to_string(), 1),
-        },
+        Ok(args::Invocation::Run(plan)) => tell(lab::run(&plan), plan.json),
+        Ok(args::Invocation::Gateway(plan)) => tell(gateway::run(&plan), plan.json),
         Err(mistake) => complain(&format!("{mistake}; see load --help"), 2),
+    }
+}
+
+fn tell(outcome: io::Result<Report>, json: bool) -> ExitCode {
+    match outcome {
+        Ok(report) if json => say(&report.json(), 0),
+        Ok(report) => say(&report.line(), 0),
+        Err(error) => complain(&error.to_string(), 1),
     }
 }
 

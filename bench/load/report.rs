@@ -13,6 +13,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// Of figures that were worked out elsewhere.
+    pub fn of(mode: &'static str, fields: Vec<(&'static str, f64)>) -> Self {
+        Self { mode, fields }
+    }
+
     /// Works the figures out. `usage` holds the CPU of the window and the memory at its end;
     /// `grown` how much memory the server took since before the first connection.
     pub fn new(plan: &Plan, meter: &Meter, elapsed: Duration, usage: Usage, grown: u64) -> Self {
@@ -83,7 +88,7 @@ impl Report {
 }
 
 /// 0 when there was nothing to divide by: a run that moved nothing has no cost per unit.
-fn ratio(sum: f64, count: f64) -> f64 {
+pub fn ratio(sum: f64, count: f64) -> f64 {
     if count > 0.0 { sum / count } else { 0.0 }
 }
 

@@ -3,11 +3,12 @@
 //!
 //! A connection that has nothing to read or write holds no block. The budget bounds what peers
 //! can make a worker hold: when it is used up, a connection reads into one block and no more until
-//! that is empty, so that peers who do not read stop nobody else. What the worker itself has to
-//! say is still queued, as each role bounds that by the size of its own frames. So
+//! that is empty, so that peers who do not read stop nobody else. What a session queues, its own
+//! words or frames that it forwards, is not counted against the budget, as each role bounds that
+//! itself: a long queue for one peer leaves room to read for the others. So
 //!
 //! ```text
-//!   bytes read and not yet written <= budget + one block for each connection
+//!   bytes read and not yet taken <= budget + one block for each connection
 //! ```
 
 mod pipe;
@@ -32,6 +33,8 @@ pub struct Pool {
     #[allow(clippy::vec_box)]
     chains: Vec<Box<Chain>>,
     lent: usize,
+    /// Those of the lent ones that hold what sessions queued.
+    own: usize,
     budget: usize,
     /// The fewest free blocks there were since [`Pool::drop_spare`].
     least_free: usize,
@@ -44,6 +47,7 @@ impl Pool {
             free: Vec::new(),
             chains: Vec::new(),
             lent: 0,
+            own: 0,
             least_free: 0,
             budget: (budget / BLOCK).max(LEAST),
         }
@@ -51,12 +55,12 @@ impl Pool {
 
     /// How many blocks may still be lent for reading.
     pub fn left(&self) -> usize {
-        self.budget.saturating_sub(self.lent)
+        self.budget.saturating_sub(self.lent - self.own)
     }
 
     /// True when more than half of the budget is lent: time to read in small pieces.
     pub fn is_low(&self) -> bool {
-        self.lent > self.budget / 2
+        self.lent - self.own > self.budget / 2
     }
 
     /// How many blocks are lent out now.
@@ -64,9 +68,20 @@ impl Pool {
         self.lent
     }
 
+    /// How many bytes the blocks have room for that hold what sessions queued.
+    pub fn queued(&self) -> usize {
+        self.own * BLOCK
+    }
+
     /// A block to read into; `None` when the budget is used up.
     fn take(&mut self) -> Option<Bytes> {
         (self.left() > 0).then(|| self.take_beyond())
+    }
+
+    /// A block for what a session queues.
+    fn take_own(&mut self) -> Bytes {
+        self.own += 1;
+        self.take_beyond()
     }
 
     /// A block for bytes that must not be dropped, past the budget if need be.
@@ -98,8 +113,9 @@ impl Pool {
         }
     }
 
-    fn give_back(&mut self, block: Bytes) {
-        self.lent = self.lent.saturating_sub(1);
+    fn give_back(&mut self, block: Bytes, own: bool) {
+        self.lent -= 1;
+        self.own -= usize::from(own);
         if self.free.len() < WARM {
             self.free.push(block);
         }

@@ -41,6 +41,8 @@ struct Block {
     bytes: Bytes,
     start: u32,
     end: u32,
+    /// Taken for bytes that the worker queued itself, so not out of the budget for reading.
+    own: bool,
 }
 
 impl Block {
@@ -112,6 +114,20 @@ impl Ring {
         }
     }
 
+    /// Copies the first `count` bytes, at most all of them, behind what `to` holds, and drops them
+    /// here. The copy's blocks are not out of the pool's budget.
+    pub fn forward(&mut self, count: usize, to: &mut Ring, pool: &mut Pool) {
+        let mut left = count.min(self.len());
+        while left > 0 {
+            let head = self.head();
+            let part = &head[..head.len().min(left)];
+            to.push(part, pool);
+            let taken = part.len();
+            left -= taken;
+            self.consume(taken);
+        }
+    }
+
     /// Drops the first `count` bytes, at most all of them. Their blocks stay until the engine
     /// trims the ring.
     pub fn consume(&mut self, count: usize) {
@@ -137,7 +153,7 @@ impl Ring {
         self.trim(pool);
     }
 
-    /// Appends bytes that the worker made itself, past the pool's budget if need be.
+    /// Appends bytes that the worker queues itself: not out of the pool's budget.
     pub fn push(&mut self, bytes: &[u8], pool: &mut Pool) {
         if !bytes.is_empty() {
             self.chain(pool).push(bytes, pool);
@@ -225,7 +241,7 @@ impl Chain {
 
     fn trim(&mut self, pool: &mut Pool) {
         for block in self.blocks.drain(..self.spent) {
-            pool.give_back(block.bytes);
+            pool.give_back(block.bytes, block.own);
         }
         self.spent = 0;
     }
@@ -238,7 +254,7 @@ impl Chain {
                 _ => 0,
             };
             if room == 0 {
-                self.grow(pool.take_beyond());
+                self.grow(pool.take_own(), true);
                 continue;
             }
             let Some(tail) = self.blocks.back_mut() else {
@@ -272,9 +288,11 @@ impl Chain {
         };
         while self.blocks.len() - first < most.clamp(1, SLICES) {
             match pool.take() {
-                Some(bytes) => self.grow(bytes),
+                Some(bytes) => self.grow(bytes, false),
                 // One block for whoever has none, whatever others hold.
-                None if !live && self.blocks.len() == first => self.grow(pool.take_beyond()),
+                None if !live && self.blocks.len() == first => {
+                    self.grow(pool.take_beyond(), false);
+                }
                 None => break,
             }
         }
@@ -290,7 +308,7 @@ impl Chain {
                 self.blocks.push_back(block);
                 break;
             }
-            pool.give_back(block.bytes);
+            pool.give_back(block.bytes, block.own);
         }
         Some(outcome)
     }
@@ -321,11 +339,12 @@ impl Chain {
         Ok(Filled { count, room })
     }
 
-    fn grow(&mut self, bytes: Bytes) {
+    fn grow(&mut self, bytes: Bytes, own: bool) {
         self.blocks.push_back(Block {
             bytes,
             start: 0,
             end: 0,
+            own,
         });
     }
 
@@ -441,6 +460,29 @@ mod tests {
         assert!(refused.unwrap().is_err());
         assert_eq!(pool.lent(), 0);
         ring.check();
+    }
+
+    #[test]
+    fn forwarded_bytes_leave_the_budget_for_reading_alone() {
+        let mut pool = Pool::new(0);
+        let bytes = pattern(3 * BLOCK);
+        let (mut rx, mut tx) = (Ring::default(), Ring::default());
+        for _ in 0..8 {
+            let (before, mut source) = (pool.left(), &bytes[..]);
+            let filled = rx.fill(&mut pool, 3, reads(&mut source, 3 * BLOCK));
+            assert_eq!(filled.unwrap().unwrap().count, 3 * BLOCK);
+            assert_eq!(pool.left(), before - 3);
+            rx.forward(BLOCK + 5, &mut tx, &mut pool);
+            rx.forward(usize::MAX, &mut tx, &mut pool);
+            rx.trim(&mut pool);
+            assert_eq!(pool.left(), before, "queued bytes starve the readers");
+        }
+        tx.check();
+        let mut got = Vec::new();
+        tx.take_into(usize::MAX, &mut got);
+        assert!(got.chunks(3 * BLOCK).all(|part| part == bytes));
+        tx.trim(&mut pool);
+        assert_eq!(pool.lent(), 0);
     }
 
     #[test]

@@ -147,37 +147,48 @@ fn target(
 
 /// A client's server: from its flag, its variable, or the default. Only its form is checked.
 pub(super) fn server(command: &Command, values: &Values<'_>) -> Result<String, Usage> {
+    server_or(command, values, SERVER)
+}
+
+/// As [`server`], of a role whose default is another one.
+pub(super) fn server_or(
+    command: &Command,
+    values: &Values<'_>,
+    default: &'static str,
+) -> Result<String, Usage> {
     let Some(text) = values.value("server") else {
-        return Ok(SERVER.to_owned());
+        return Ok(default.to_owned());
     };
     let place = match values.given("server") {
         Some(_) => "--server",
         None => "TOWPATH_SERVER",
     };
-    match server_of(&text) {
+    match server_of(&text, default) {
         Ok(()) => Ok(text),
         Err(message) => Err(command.wrong(format!("{place}: {message}"))),
     }
 }
 
-/// Whether a text is a host and a port, and what would be right where it is not.
-fn server_of(text: &str) -> Result<(), String> {
+/// Whether a text is a host and a port, and what would be right where it is not, after the example.
+fn server_of(text: &str, example: &str) -> Result<(), String> {
     let shown = plain(text);
+    let example_port = example.rsplit(':').next().unwrap_or_default();
     let is_bare = |host: &str| host.contains(':') && !host.starts_with('[');
     let (host, port) = match text.rsplit_once(':') {
         Some((host, _)) if is_bare(host) => {
-            let example = "write an IPv6 address like \"[::1]:7100\"";
-            return Err(format!("\"{shown}\" has no brackets; {example}"));
+            let right = format!("write an IPv6 address like \"[::1]:{example_port}\"");
+            return Err(format!("\"{shown}\" has no brackets; {right}"));
         }
         Some((host, port)) if !text.ends_with(']') => (host, port),
         _ => (text, ""),
     };
     if host.is_empty() {
-        return Err(format!("\"{shown}\" has no host; write \"{SERVER}\""));
+        return Err(format!("\"{shown}\" has no host; write \"{example}\""));
     }
     if port.is_empty() {
         let host = plain(host);
-        return Err(format!("\"{shown}\" has no port; write \"{host}:7100\""));
+        let right = format!("write \"{host}:{example_port}\"");
+        return Err(format!("\"{shown}\" has no port; {right}"));
     }
     match port.parse::<u16>() {
         Ok(1..) => Ok(()),
@@ -417,7 +428,7 @@ mod tests {
     #[test]
     fn a_server_is_a_host_and_a_port() {
         for right in ["127.0.0.1:7100", "[::1]:7100", "relay.example:7100"] {
-            assert_eq!(server_of(right), Ok(()), "{right}");
+            assert_eq!(server_of(right, SERVER), Ok(()), "{right}");
         }
         for (wrong, hint) in [
             ("127.0.0.1", "has no port; write \"127.0.0.1:7100\""),
@@ -432,7 +443,7 @@ mod tests {
             ("a:0", "port is a number from 1 to 65535"),
             ("a:70000", "port is a number from 1 to 65535"),
         ] {
-            let told = server_of(wrong).unwrap_err();
+            let told = server_of(wrong, SERVER).unwrap_err();
             assert!(told.contains(hint), "{told}");
         }
     }

@@ -11,9 +11,11 @@
 //! room owns stdout and stderr: no other room prints. Only `main` calls it.
 
 mod agent;
+mod backoff;
 mod check;
 mod exit;
 mod flags;
+mod gateway;
 mod help;
 mod logging;
 mod output;
@@ -54,6 +56,8 @@ enum Invocation {
     Update(agent::Update),
     Query(agent::Query),
     Route(route::Request),
+    Echo(gateway::Echo),
+    Dial(gateway::Dial),
 }
 
 impl Invocation {
@@ -74,6 +78,7 @@ impl Invocation {
             }),
             Some("agent") => agent::parse(rest, environment),
             Some("route") => route::parse(rest, environment),
+            Some("gateway") => gateway::parse(rest, environment),
             _ => Err(wrong(unknown("command", first, &NAMES))),
         }
     }
@@ -86,6 +91,8 @@ impl Invocation {
             Invocation::Update(update) => agent::update(&update),
             Invocation::Query(query) => agent::query(&query),
             Invocation::Route(request) => route::run(request),
+            Invocation::Echo(echo) => echo.run(),
+            Invocation::Dial(dial) => dial.run(),
         }
     }
 }
@@ -121,7 +128,15 @@ fn overview() -> String {
 }
 
 /// Every command and flag of the program itself, for the hints.
-const NAMES: [&str; 6] = ["serve", "check", "agent", "route", "--help", "--version"];
+const NAMES: [&str; 7] = [
+    "serve",
+    "check",
+    "agent",
+    "route",
+    "gateway",
+    "--help",
+    "--version",
+];
 
 const VERSION: &str = concat!("towpath ", env!("CARGO_PKG_VERSION"), "\n");
 
@@ -147,6 +162,14 @@ const OVERVIEW: &[(&str, &[(&str, &str)])] = &[
             (
                 "route FIELD --service NAME",
                 "reach a host behind the server, by a local port or stdin and stdout",
+            ),
+            (
+                "gateway echo --id N",
+                "be a server of a gateway that sends every message back",
+            ),
+            (
+                "gateway dial SERVER_ID",
+                "exchange messages with a server of a gateway, by stdin and stdout",
             ),
         ],
     ),

@@ -31,6 +31,9 @@ const HELPS: &[&[&str]] = &[
     &["agent", "update", "--help"],
     &["agent", "query", "--help"],
     &["route", "--help"],
+    &["gateway", "--help"],
+    &["gateway", "echo", "--help"],
+    &["gateway", "dial", "--help"],
 ];
 
 #[test]
@@ -117,7 +120,7 @@ fn wrong_command_lines_are_told_what_would_be_right() {
         ),
         (
             &["start"],
-            "towpath: unknown command start; known: serve, check, agent, route, --help, --version (see towpath --help)",
+            "towpath: unknown command start; known: serve, check, agent, route, gateway, --help, --version (see towpath --help)",
         ),
     ] {
         refuses(line, want);
@@ -193,6 +196,58 @@ fn wrong_command_lines_of_clients_are_told_what_would_be_right() {
 }
 
 #[test]
+fn wrong_command_lines_of_the_gateways_clients_are_told_what_would_be_right() {
+    for (line, want) in [
+        (
+            &["gateway"][..],
+            "towpath gateway: echo or dial? write one of them (see towpath gateway --help)",
+        ),
+        (
+            &["gateway", "dail", "7"],
+            "towpath gateway: unknown command dail; the nearest is dial (see towpath gateway --help)",
+        ),
+        (
+            &["gateway", "echo"],
+            "towpath gateway echo: --id N is missing (see towpath gateway echo --help)",
+        ),
+        (
+            &["gateway", "echo", "--id", "4294967296"],
+            "towpath gateway echo: --id: \"4294967296\" is no id; an id is a number from 0 to 4294967295 (see towpath gateway echo --help)",
+        ),
+        (
+            &["gateway", "echo", "7"],
+            "towpath gateway echo: takes no argument, but got 7 (see towpath gateway echo --help)",
+        ),
+        (
+            &["gateway", "echo", "--id", "7", "--keyfile", "secret"],
+            "towpath gateway echo: unknown flag --keyfile; the nearest is --key-file (see towpath gateway echo --help)",
+        ),
+        (
+            &["gateway", "echo", "--id", "7", "-s", "relay.example"],
+            "towpath gateway echo: --server: \"relay.example\" has no port; write \"relay.example:7501\" (see towpath gateway echo --help)",
+        ),
+        (
+            &["gateway", "dial"],
+            "towpath gateway dial: takes one SERVER_ID, but got 0 words (see towpath gateway dial --help)",
+        ),
+        (
+            &["gateway", "dial", "seven"],
+            "towpath gateway dial: SERVER_ID: \"seven\" is no id; an id is a number from 0 to 4294967295 (see towpath gateway dial --help)",
+        ),
+        (
+            &["gateway", "dial", "7", "--dialect", "auto"],
+            "towpath gateway dial: --dialect: \"auto\" is none; the dialects are document and fastway (see towpath gateway dial --help)",
+        ),
+        (
+            &["gateway", "dial", "7", "--linger", "5"],
+            "towpath gateway dial: --linger: the duration 5 has no unit; write \"5s\" or \"5000ms\" (see towpath gateway dial --help)",
+        ),
+    ] {
+        refuses(line, want);
+    }
+}
+
+#[test]
 fn the_flags_of_serve_reach_the_plan() {
     let line = [
         "serve",
@@ -244,7 +299,13 @@ fn a_switch_of_the_file_can_be_turned_off() {
 
 #[test]
 fn a_server_without_any_role_is_a_mistake() {
-    let Ok(Invocation::Check(request)) = parse(&["check", "--agent", "off"]) else {
+    let off = ["agent", "gateway-clients", "gateway-servers"];
+    let flags: Vec<String> = off.iter().map(|role| format!("--{role}=off")).collect();
+    let words: Vec<&str> = ["check"]
+        .into_iter()
+        .chain(flags.iter().map(String::as_str))
+        .collect();
+    let Ok(Invocation::Check(request)) = parse(&words) else {
         panic!("not understood");
     };
     let mistakes = plan::read(&request, &|_| None).unwrap_err();
@@ -257,7 +318,12 @@ fn a_server_without_any_role_is_a_mistake() {
     let Ok(Invocation::Check(request)) = parse(&["check"]) else {
         panic!("not understood");
     };
-    let off = |name: &str| (name == "TOWPATH_AGENT").then(|| OsString::from("off"));
+    let names = [
+        "TOWPATH_AGENT",
+        "TOWPATH_GATEWAY_CLIENTS",
+        "TOWPATH_GATEWAY_SERVERS",
+    ];
+    let off = |name: &str| names.contains(&name).then(|| OsString::from("off"));
     let mistakes = plan::read(&request, &off).unwrap_err();
     let told = mistakes[0].to_string();
     assert!(
@@ -301,7 +367,8 @@ fn a_server_of_the_environment_is_checked_as_its_flag_is() {
 
 #[test]
 fn every_command_that_takes_a_token_tells_what_for() {
-    for line in HELPS.iter().filter(|line| line.len() > 1) {
+    let takes_one = |line: &&&[&str]| line.len() > 1 && line[0] != "gateway";
+    for line in HELPS.iter().filter(takes_one) {
         let text = prints(line);
         assert!(text.contains("TOWPATH_TOKEN"), "{line:?}");
     }

@@ -25,7 +25,6 @@
 
 pub mod leases;
 mod lending;
-mod outbox;
 pub mod resolver;
 mod watchers;
 
@@ -35,11 +34,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, after, never, select};
 
-use crate::reactor::{Address, Handle, SessionKey};
+use crate::reactor::{Address, Handle, Outbox, SessionKey};
 use crate::store::{Change, Memory, Name, Refusal, Store, Update};
 use leases::{Lease, NoPort, Pool};
 use lending::Lending;
-use outbox::Outbox;
 use resolver::{Found, Names, Outcome, Resolver};
 use watchers::Watchers;
 
@@ -164,7 +162,7 @@ pub struct Control {
     resolver: Resolver<Asker>,
     watchers: Watchers,
     lending: Lending,
-    outboxes: Vec<Outbox>,
+    outboxes: Vec<Outbox<Letter>>,
     recoveries: u64,
     /// How many updates the last round had.
     last_updates: usize,

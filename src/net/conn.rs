@@ -2,7 +2,9 @@
 //!
 //! It is plain state: `worker` reads and writes it for sessions, `relay` for links.
 
+use std::collections::VecDeque;
 use std::io;
+use std::time::{Duration, Instant};
 
 use super::{Place, Stream};
 use crate::buffer::{Pool, Ring};
@@ -63,6 +65,36 @@ pub struct Conn<S> {
     pub queued: bool,
     /// The session is to be told when `tx` has fallen under its low mark.
     pub tell_drained: bool,
+    /// It is read no further until there is room in the queue of that connection.
+    pub awaits: Option<ConnKey>,
+    /// What few connections need.
+    pub care: Option<Box<Care>>,
+}
+
+/// What an engine keeps for connections whose sessions forward frames.
+#[derive(Default)]
+pub struct Care {
+    /// Who waits for room in `tx`, each at most once, in the order in which they asked.
+    pub waiters: VecDeque<Waiter>,
+    /// How many unread bytes it may hold, if not the usual number.
+    pub hold: Option<usize>,
+    /// How long its peer may take no byte while some are queued.
+    pub patience: Option<Duration>,
+    /// When the peer last took some.
+    pub progress: Option<Instant>,
+    /// Watches over that while bytes are queued.
+    pub stall: Option<TimerKey>,
+    /// The engine is about to look after the waiters.
+    pub calling: bool,
+}
+
+/// A connection that waits for room in another's queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiter {
+    /// Which.
+    pub conn: ConnKey,
+    /// It goes on when so many bytes are queued, or fewer.
+    pub until: usize,
 }
 
 impl<S: Stream> Conn<S> {
@@ -90,7 +122,26 @@ impl<S: Stream> Conn<S> {
             dirty: false,
             queued: false,
             tell_drained: false,
+            awaits: None,
+            care: None,
         }
+    }
+
+    /// What few connections need, from now on kept for this one.
+    pub fn care(&mut self) -> &mut Care {
+        self.care.get_or_insert_default()
+    }
+
+    /// How many unread bytes it may hold.
+    pub fn hold(&self) -> usize {
+        let own = self.care.as_ref().and_then(|care| care.hold);
+        own.unwrap_or(HOLD)
+    }
+
+    /// True when nothing is read from it for now: its session leaves enough unread, or it waits
+    /// for room elsewhere.
+    pub fn is_held(&self) -> bool {
+        self.awaits.is_some() || self.rx.len() >= self.hold()
     }
 
     /// One read of up to `blocks` blocks into `rx`.
@@ -172,3 +223,6 @@ impl<S: Stream> Conn<S> {
         self.tx.clear(pool);
     }
 }
+
+/// How many bytes a session may leave unread before its connection is read no further.
+const HOLD: usize = 64 * 1024;

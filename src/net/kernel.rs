@@ -32,6 +32,7 @@ pub struct SocketOptions {
 /// One core's sockets, as its worker makes and watches them.
 pub struct Kernel {
     registry: Registry,
+    options: SocketOptions,
     reserve: Option<File>,
 }
 
@@ -42,11 +43,12 @@ pub struct Poller {
 }
 
 /// A poll, the sockets under it, and the bell that ends its sleep.
-pub fn open() -> io::Result<(Poller, Kernel, Arc<dyn Bell>)> {
+pub fn open(options: SocketOptions) -> io::Result<(Poller, Kernel, Arc<dyn Bell>)> {
     let poll = Poll::new()?;
     let bell = Arc::new(Waker::new(poll.registry(), BELL)?);
     let kernel = Kernel {
         registry: poll.registry().try_clone()?,
+        options,
         reserve: Some(sys::reserve_descriptor()?),
     };
     let poller = Poller {
@@ -110,6 +112,12 @@ impl Network for Kernel {
     fn watch(&mut self, stream: &mut TcpStream, key: ConnKey) -> io::Result<()> {
         let both = Interest::READABLE | Interest::WRITABLE;
         self.registry.register(stream, token(key, CONN), both)
+    }
+
+    fn listen(&mut self, at: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+        let listener = self.options.listener(at, false)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
     }
 
     fn watch_listener(&mut self, listener: &mut TcpListener, key: ListenerKey) -> io::Result<()> {
@@ -204,6 +212,24 @@ impl SocketOptions {
         socket.set_tcp_user_timeout(Some(self.user_timeout))?;
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(self.keepalive))
     }
+
+    /// A listening socket that passes these options on to what it accepts. With `shared`, more of
+    /// them may be bound to the same address.
+    fn listener(&self, at: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+        let kind = Type::STREAM.nonblocking().cloexec();
+        let socket = Socket::new(Domain::for_address(at), kind, Some(Protocol::TCP))?;
+        if at.is_ipv6() {
+            // `[::]` serves IPv4 as well, and says so whatever the system's default is.
+            socket.set_only_v6(false)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(shared)?;
+        socket.set_tcp_nodelay(true)?;
+        self.watch_over(&socket)?;
+        socket.bind(&at.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(TcpListener::from_std(socket.into()))
+    }
 }
 
 /// A listening socket for one core; every core binds one of its own to the same address, and the
@@ -211,19 +237,7 @@ impl SocketOptions {
 ///
 /// Errors are the system's: address in use, permission, no such address.
 pub fn bind(address: SocketAddr, options: SocketOptions) -> io::Result<TcpListener> {
-    let kind = Type::STREAM.nonblocking().cloexec();
-    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        // `[::]` serves IPv4 as well, and says so whatever the system's default is.
-        socket.set_only_v6(false)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_tcp_nodelay(true)?;
-    options.watch_over(&socket)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(TcpListener::from_std(socket.into()))
+    options.listener(address, true)
 }
 
 /// A socket bound to `address` alone: it fails where [`bind`] would share the address with another
@@ -301,7 +315,7 @@ mod tests {
         let gone = bind("127.0.0.1:0".parse().unwrap(), OPTIONS).unwrap();
         let nobody = gone.local_addr().unwrap();
         drop(gone);
-        let (mut poller, mut kernel, _bell) = open().unwrap();
+        let (mut poller, mut kernel, _bell) = open(OPTIONS).unwrap();
         let mut stream = kernel.dial(nobody).unwrap();
         let key = Key::from_parts(3, 5).unwrap();
         kernel.watch(&mut stream, key).unwrap();
@@ -318,7 +332,7 @@ mod tests {
 
     #[test]
     fn the_bell_ends_a_sleep() {
-        let (mut poller, _kernel, bell) = open().unwrap();
+        let (mut poller, _kernel, bell) = open(OPTIONS).unwrap();
         // A bell that is dropped is silent, so this thread keeps it, as a mailbox does.
         let rung = Arc::clone(&bell);
         let ringer = std::thread::spawn(move || rung.ring());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::reactor::{Key, TimerKey};
+use crate::reactor::{Key, SessionKey, TimerKey};
 
 /// Marks the keys of a worker's listener table.
 pub enum ListenerMark {}
@@ -20,6 +20,8 @@ pub struct Listener<L> {
     pub service: usize,
     /// Which of that service's listeners it is.
     pub number: usize,
+    /// The session that opened it and is told who comes; `None` for a listener of the service.
+    pub owner: Option<SessionKey>,
     /// Connections may be waiting; cleared when an accept finds none.
     pub can_accept: bool,
     /// It is on the worker's list of listeners to accept from again.
@@ -37,6 +39,7 @@ impl<L> Listener<L> {
             name,
             service,
             number,
+            owner: None,
             can_accept: false,
             queued: false,
             rest: None,

@@ -12,7 +12,7 @@ mod quota;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 
-pub use conn::{Conn, ConnKey, ConnMark, LinkKey, LinkMark};
+pub use conn::{Care, Conn, ConnKey, ConnMark, LinkKey, LinkMark, Waiter};
 pub use kernel::{Kernel, KernelPipe, Poller, SocketOptions, bind, open, probe};
 pub use listener::{FIRST_REST, Listener, ListenerKey, ListenerMark};
 pub use quota::{Place, Quota};
@@ -69,6 +69,9 @@ pub trait Network {
 
     /// Has the readiness of a stream reported, both ways, once per change.
     fn watch(&mut self, stream: &mut Self::Stream, key: ConnKey) -> io::Result<()>;
+
+    /// Opens a listening socket for this core alone; tells where, as port 0 becomes a free one.
+    fn listen(&mut self, at: SocketAddr) -> io::Result<(Self::Listener, SocketAddr)>;
 
     /// Has waiting connections reported, once per change.
     fn watch_listener(&mut self, listener: &mut Self::Listener, key: ListenerKey)

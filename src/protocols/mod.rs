@@ -2,8 +2,9 @@
 
 pub mod agent;
 pub mod chain;
+pub mod gateway;
 
 use crate::session::Protocol;
 
 /// Every protocol that the server can speak, in the order of the help text.
-pub const PROTOCOLS: &[&dyn Protocol] = &[&agent::Agent, &chain::Chain];
+pub const PROTOCOLS: &[&dyn Protocol] = &[&agent::Agent, &chain::Chain, &gateway::Gateway];

@@ -4,10 +4,12 @@
 //! are the room `net`, the loop itself is `worker`.
 
 mod mailbox;
+mod outbox;
 mod table;
 mod timer;
 
 pub use mailbox::{Address, Bell, Mailbox, mailbox};
+pub use outbox::Outbox;
 pub use table::{Key, Table};
 pub use timer::{TimerKey, Wheel};
 

@@ -15,8 +15,8 @@ use crate::config::Core;
 use crate::control::resolver::Resolver;
 use crate::control::{Control, Letter, Request, unix_now};
 use crate::net::{self, Kernel, Poller, Quota, SocketOptions};
-use crate::reactor::{Address, Bell, Mailbox, mailbox};
-use crate::session::{Ground, Service};
+use crate::reactor::{self, Address, Bell, Mailbox, mailbox};
+use crate::session::{Ground, Post, Service};
 use crate::stats::{self, Counters, Metric};
 use crate::store::{self, Store};
 use crate::sys;
@@ -107,10 +107,11 @@ impl Crew {
         control: impl FnOnce(Vec<Address<Letter>>) -> Control,
     ) -> Result<Self, StartError> {
         let desks = (0..workers)
-            .map(|_| Desk::open())
+            .map(|_| Desk::open(options))
             .collect::<io::Result<Vec<_>>>()
             .map_err(|error| StartError::System("create an event loop", error))?;
         let addresses = desks.iter().map(|desk| desk.address.clone()).collect();
+        let cores: Vec<_> = desks.iter().map(|desk| desk.core.clone()).collect();
         let bells = desks.iter().map(|desk| Arc::clone(&desk.bell)).collect();
         let phase = Arc::new(Phase::default());
         let (questions, asked) = bounded(QUESTIONS);
@@ -129,6 +130,8 @@ impl Crew {
                 poller: desk.poller,
                 kernel: desk.kernel,
                 mailbox: desk.mailbox,
+                post: desk.post,
+                cores: cores.clone(),
                 services: services.clone(),
                 listeners: bound.iter().filter_map(|at| at.share(number)).collect(),
                 limits: core.limits.clone(),
@@ -172,13 +175,18 @@ struct Desk {
     bell: Arc<dyn Bell>,
     address: Address<Letter>,
     mailbox: Mailbox<Letter>,
+    core: Address<Post>,
+    post: Mailbox<Post>,
 }
 
 impl Desk {
-    fn open() -> io::Result<Self> {
-        let (poller, kernel, bell) = net::open()?;
+    fn open(options: SocketOptions) -> io::Result<Self> {
+        let (poller, kernel, bell) = net::open(options)?;
         let (address, mailbox) = mailbox(LETTERS, Arc::clone(&bell));
+        let (core, post) = reactor::mailbox(LETTERS, Arc::clone(&bell));
         Ok(Self {
+            core,
+            post,
             poller,
             kernel,
             bell,
@@ -238,7 +246,8 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// Questions that may wait for the control thread; one more is answered "busy".
 const QUESTIONS: usize = 65_536;
 
-/// Letters that may wait for a worker; the control thread keeps those that do not fit.
+/// Letters that may wait for a worker, from control and from other workers alike; the sender keeps
+/// those that do not fit.
 const LETTERS: usize = 16_384;
 
 /// Descriptors that are not connections: the store, the standard ones, lookups, and some to spare.

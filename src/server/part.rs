@@ -13,8 +13,8 @@ use super::signals::Stopper;
 use crate::config::{Limits, Way};
 use crate::control::{Letter, Request};
 use crate::net::{Kernel, Poller, Quota, SocketOptions};
-use crate::reactor::Mailbox;
-use crate::session::Service;
+use crate::reactor::{Address, Mailbox};
+use crate::session::{Post, Service};
 use crate::stats::Counters;
 use crate::sys;
 use crate::worker::{Phase, Setup, Worker};
@@ -26,6 +26,8 @@ pub(super) struct Part {
     pub(super) poller: Poller,
     pub(super) kernel: Kernel,
     pub(super) mailbox: Mailbox<Letter>,
+    pub(super) post: Mailbox<Post>,
+    pub(super) cores: Vec<Address<Post>>,
     pub(super) services: Vec<Arc<dyn Service>>,
     pub(super) listeners: Vec<Share>,
     pub(super) limits: Limits,
@@ -74,6 +76,8 @@ impl Part {
             seed: seed(),
             control: self.questions,
             mailbox: self.mailbox,
+            post: self.post,
+            cores: self.cores,
             phase: self.phase,
             quota: self.quota,
             counters: self.counters,

@@ -16,6 +16,7 @@
 //! `starved` hold a connection at most once each. Nobody outside ends a worker: a peer, a full
 //! table and a panicking session each end what they touch and no more.
 
+mod care;
 mod held;
 mod links;
 mod log;
@@ -39,9 +40,11 @@ use crate::net::{
     Conn, ConnKey, ConnMark, LinkKey, LinkMark, Listener, ListenerKey, ListenerMark, Network,
     Place, Quota, Ready, SocketOptions, Stream, Watched,
 };
-use crate::reactor::{Handle, Mailbox, SessionKey, SessionMark, Table, TimerKey, Wheel};
+use crate::reactor::{
+    Address, Handle, Mailbox, Outbox, SessionKey, SessionMark, Table, TimerKey, Wheel,
+};
 use crate::relay::Link;
-use crate::session::{Action, Relayed, Seat, Session, TIMERS};
+use crate::session::{Action, Mail, Post, Relayed, Seat, Session, TIMERS};
 use crate::stats::Counters;
 
 /// What a worker is given.
@@ -66,6 +69,10 @@ pub struct Setup {
     pub control: Sender<Request>,
     /// Where its answers come from.
     pub mailbox: Mailbox<Letter>,
+    /// Where the letters of other cores' sessions come from.
+    pub post: Mailbox<Post>,
+    /// The boxes of all cores' sessions, in the order of the cores.
+    pub cores: Vec<Address<Post>>,
     /// The server's phase.
     pub phase: Arc<Phase>,
     /// The whole server's caps.
@@ -105,6 +112,8 @@ type PipeOf<N> = <<N as Network>::Stream as Stream>::Pipe;
 pub struct Worker<N: Network> {
     network: N,
     setup: Setup,
+    /// Letters to the sessions of other cores.
+    outboxes: Vec<Outbox<Post>>,
     now: Instant,
     random: u64,
     /// The last phase that was acted on.
@@ -159,6 +168,9 @@ struct Slot {
     /// Which of the worker's names is that of the listener that it came in by.
     listener: u16,
     conns: Held,
+    /// Its own listeners. Boxed, as nearly no session has any.
+    #[allow(clippy::box_collection)]
+    listeners: Option<Box<Vec<ListenerKey>>>,
     timers: [Option<TimerKey>; TIMERS],
     peer: std::net::SocketAddr,
     opened: Instant,
@@ -175,6 +187,8 @@ enum Timer {
     Connect(ConnKey),
     /// Last bytes take too long to leave.
     Linger(ConnKey),
+    /// A peer takes none of the bytes that are queued for it.
+    Stall(ConnKey),
     Idle(LinkKey),
     /// The control thread has still to hear that a session has ended.
     Part(Handle),
@@ -190,13 +204,21 @@ enum Pending {
     Relayed(SessionKey, Relayed),
     Reply(SessionKey, u32, Reply),
     Resume(ConnKey),
+    /// There is room in this connection's queue for those who wait.
+    Room(ConnKey),
+    Stalled(SessionKey, ConnKey),
+    Listening(SessionKey, u32, ListenerKey),
+    Mail(SessionKey, Handle, Mail),
+    Returned(SessionKey, Handle, Mail),
 }
 
 impl<N: Network> Worker<N> {
     /// A worker with nothing to do yet. `now` is the time of its first turn.
-    pub fn new(network: N, setup: Setup, now: Instant) -> Self {
+    pub fn new(network: N, mut setup: Setup, now: Instant) -> Self {
         let most = setup.quota.most();
+        let cores = std::mem::take(&mut setup.cores).into_iter().enumerate();
         Self {
+            outboxes: cores.map(|(core, at)| Outbox::new(core, at)).collect(),
             network,
             now,
             random: setup.seed.max(1),
@@ -247,12 +269,16 @@ impl<N: Network> Worker<N> {
             || !self.pending.is_empty()
             || !self.dirty.is_empty()
             || !self.listeners_again.is_empty()
-            || self.setup.mailbox.has_rung();
+            || self.setup.mailbox.has_rung()
+            || self.setup.post.has_rung();
         if busy {
             return Some(Duration::ZERO);
         }
-        let deadline = self.wheel.next_deadline()?;
-        Some(deadline.saturating_duration_since(self.now))
+        let retry = self.outboxes.iter().any(|one| one.waiting() > 0);
+        let retry = retry.then_some(RETRY);
+        let deadline = self.wheel.next_deadline();
+        let deadline = deadline.map(|at| at.saturating_duration_since(self.now));
+        retry.into_iter().chain(deadline).min()
     }
 
     /// True when the server is stopping and this core has nothing left to finish.
@@ -282,6 +308,9 @@ impl<N: Network> Worker<N> {
 
     /// Sweeps over everything for contradictions; for tests, as it costs time.
     pub fn check(&self) {
+        for seat in &self.setup.seats {
+            seat.check();
+        }
         for (key, conn) in self.conns.iter() {
             conn.rx.check();
             conn.tx.check();
@@ -316,6 +345,7 @@ impl<N: Network> Worker<N> {
                 Timer::Session(key, tag) => self.session_timer(key, tag, timer),
                 Timer::Connect(key) => self.connect_ended(key, Err(io::ErrorKind::TimedOut.into())),
                 Timer::Linger(key) => self.discard(key),
+                Timer::Stall(key) => self.check_stall(key),
                 Timer::Idle(key) => self.check_idle(key),
                 Timer::Part(session) => self.part(session),
                 Timer::Rest(key) => self.rested(key),
@@ -332,7 +362,8 @@ impl<N: Network> Worker<N> {
         self.spare_timer = false;
     }
 
-    /// Takes the control thread's letters; those for sessions that have gone are dropped.
+    /// Takes the control thread's letters, those for sessions that have gone are dropped; and those
+    /// of other cores' sessions.
     fn open_mailbox(&mut self) {
         let mut letters = Vec::new();
         if self.setup.mailbox.has_rung() {
@@ -343,6 +374,7 @@ impl<N: Network> Worker<N> {
         for Letter { to, ticket, reply } in letters {
             self.pending.push_back(Pending::Reply(to, ticket, reply));
         }
+        self.open_post();
     }
 
     /// Acts on a phase that has changed: closes the listeners and tells the sessions.
@@ -415,6 +447,9 @@ impl<N: Network> Worker<N> {
                 self.read_again(key);
             }
         }
+        for outbox in &mut self.outboxes {
+            outbox.flush(self.now);
+        }
         self.journal.settle(self.now, &self.setup.counters);
     }
 
@@ -454,4 +489,7 @@ const SPARE: Duration = Duration::from_secs(1);
 const SETTLE_ROUNDS: usize = 4;
 
 /// Listeners of one core.
-const MOST_LISTENERS: usize = 4096;
+const MOST_LISTENERS: usize = 65_536;
+
+/// How soon letters that found no room are tried again.
+const RETRY: Duration = Duration::from_millis(1);

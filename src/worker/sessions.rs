@@ -3,27 +3,28 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::sockets::TX_LOW;
-use super::{Pending, Timer, Worker};
-use crate::buffer::Pool;
+use super::{Pending, Slot, Timer, Worker};
+use crate::buffer::{Pool, Ring};
 use crate::control::{Command, Reply, Request};
 use crate::net::{Conn, ConnKey, ConnMark, Network, Stream};
 use crate::reactor::{Handle, SessionKey, Table, TimerKey};
 use crate::session::{Action, Cause, Close, Cx, Event, Outlets};
-use crate::stats::Metric;
+use crate::stats::{Counters, Metric};
 
 /// What a session reaches while it is called: the rings, nothing else of the worker.
 struct Wires<'a, S> {
     conns: &'a mut Table<Conn<S>, ConnMark>,
     pool: &'a mut Pool,
     dirty: &'a mut Vec<ConnKey>,
+    counters: &'a Counters,
 }
 
-impl<S: Stream> Outlets for Wires<'_, S> {
-    fn send(&mut self, key: ConnKey, bytes: &[u8]) {
+impl<S> Wires<'_, S> {
+    /// Has a connection flushed at the end of the turn, as bytes were queued on it.
+    fn soil(&mut self, key: ConnKey) {
         let Some(conn) = self.conns.get_mut(key) else {
-            return; // It broke in this turn; the session will hear of it.
+            return;
         };
-        conn.tx.push(bytes, self.pool);
         // Noted here and not after a write: the socket may take all of it at once, and a session
         // that has paused because of it would hear nothing.
         conn.tell_drained |= conn.tx.len() > TX_LOW;
@@ -32,6 +33,24 @@ impl<S: Stream> Outlets for Wires<'_, S> {
             self.dirty.push(key);
         }
     }
+}
+
+impl<S: Stream> Outlets for Wires<'_, S> {
+    fn send(&mut self, key: ConnKey, bytes: &[u8]) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return; // It broke in this turn; the session will hear of it.
+        };
+        conn.tx.push(bytes, self.pool);
+        self.soil(key);
+    }
+
+    fn forward(&mut self, rx: &mut Ring, to: ConnKey, count: usize) {
+        let Some(conn) = self.conns.get_mut(to) else {
+            return rx.consume(count);
+        };
+        rx.forward(count, &mut conn.tx, self.pool);
+        self.soil(to);
+    }
 
     fn unsent(&self, key: ConnKey) -> usize {
         self.conns.get(key).map_or(0, |conn| conn.tx.len())
@@ -39,6 +58,14 @@ impl<S: Stream> Outlets for Wires<'_, S> {
 
     fn unread(&self, key: ConnKey) -> usize {
         self.conns.get(key).map_or(0, |conn| conn.rx.len())
+    }
+
+    fn queued(&self) -> usize {
+        self.pool.queued()
+    }
+
+    fn count(&mut self, metric: Metric, count: u64) {
+        self.counters.add(metric, count);
     }
 }
 
@@ -56,31 +83,43 @@ impl<N: Network> Worker<N> {
             return; // It has ended; what is meant for it goes nowhere.
         };
         let mut actions = std::mem::take(&mut self.actions);
+        let outcome = self.call(key, &mut actions, |cx| session.handle(event, cx));
+        if let Some(slot) = self.sessions.get_mut(key) {
+            slot.session = Some(session);
+        }
+        match outcome {
+            Some(Ok(())) => self.perform_all(key, &mut actions),
+            Some(Err(close)) => {
+                self.perform_all(key, &mut actions);
+                self.end(key, close);
+            }
+            None => self.end(key, Close::own(Cause::Panicked)),
+        }
+        actions.clear();
+        self.actions = actions;
+    }
+
+    /// Calls into a session's code; `None` when it panicked.
+    fn call<T>(
+        &mut self,
+        key: SessionKey,
+        actions: &mut Vec<Action>,
+        code: impl FnOnce(&mut Cx<'_>) -> T,
+    ) -> Option<T> {
         let handle = self.handle(key);
         let mut wires = Wires {
             conns: &mut self.conns,
             pool: &mut self.pool,
             dirty: &mut self.dirty,
+            counters: &self.setup.counters,
         };
         let random = &mut self.random;
-        let mut cx = Cx::new(self.now, handle, &mut actions, &mut wires, random);
-        let outcome = catch_unwind(AssertUnwindSafe(|| session.handle(event, &mut cx)));
-        if let Some(slot) = self.sessions.get_mut(key) {
-            slot.session = Some(session);
+        let mut cx = Cx::new(self.now, handle, actions, &mut wires, random);
+        let outcome = catch_unwind(AssertUnwindSafe(|| code(&mut cx)));
+        if outcome.is_err() {
+            self.setup.counters.add(Metric::Panicked, 1);
         }
-        match outcome {
-            Ok(Ok(())) => self.perform_all(key, &mut actions),
-            Ok(Err(close)) => {
-                self.perform_all(key, &mut actions);
-                self.end(key, close);
-            }
-            Err(_) => {
-                self.setup.counters.add(Metric::Panicked, 1);
-                self.end(key, Close::own(Cause::Panicked));
-            }
-        }
-        actions.clear();
-        self.actions = actions;
+        outcome.ok()
     }
 
     fn perform_all(&mut self, key: SessionKey, actions: &mut Vec<Action>) {
@@ -105,6 +144,22 @@ impl<N: Network> Worker<N> {
             }
             Action::Disarm(tag) => self.replace_timer(session, tag, None),
             Action::Ask(ticket, command) => self.ask(session, ticket, command),
+            Action::Post(to, mail) => self.post(session, to, mail),
+            Action::AwaitRoom { conn, of, until } => self.await_room(conn, of, until),
+            Action::Pause(conn) => self.pause(conn),
+            Action::Patience(conn, within) => {
+                if let Some(conn) = self.conns.get_mut(conn) {
+                    conn.care().patience = Some(within);
+                }
+            }
+            Action::Hold(conn, bytes) => {
+                if let Some(conn) = self.conns.get_mut(conn) {
+                    conn.care().hold = Some(bytes);
+                }
+            }
+            Action::Close(conn) => self.close(session, conn),
+            Action::Listen(at, tag) => self.open_listener(session, at, tag),
+            Action::Unlisten(listener) => self.close_listener(session, listener),
         }
     }
 
@@ -175,9 +230,20 @@ impl<N: Network> Worker<N> {
             Pending::Reply(session, ticket, reply) => {
                 self.deliver(session, Event::Reply { ticket, reply });
             }
-            Pending::Resume(conn) => {
-                self.offer(conn);
-                self.advance(conn);
+            Pending::Resume(conn) => self.resume(conn),
+            Pending::Room(conn) => self.call_waiters(conn),
+            Pending::Stalled(session, conn) => self.deliver(session, Event::Stalled { conn }),
+            Pending::Listening(session, tag, listener) => {
+                self.deliver(session, Event::Listening { listener, tag });
+            }
+            Pending::Mail(session, from, mail) => {
+                if self.sessions.get(session).is_some() {
+                    return self.deliver(session, Event::Mail { from, mail });
+                }
+                self.send_back(session, from, mail);
+            }
+            Pending::Returned(session, to, mail) => {
+                self.deliver(session, Event::Returned { to, mail });
             }
         }
     }
@@ -206,8 +272,21 @@ impl<N: Network> Worker<N> {
         let Some(mut slot) = self.sessions.remove(key) else {
             return;
         };
+        self.setup.counters.add(Metric::Ended, 1);
+        if close.is_fault() {
+            self.setup.counters.add(Metric::Faulted, 1);
+        }
+        self.write_down(key, &slot, &close);
+        self.take_leave(key, &mut slot);
         for timer in slot.timers.into_iter().flatten() {
             self.wheel.cancel(timer);
+        }
+        for listener in slot.listeners.take().into_iter().flat_map(|own| *own) {
+            self.drop_listener(listener);
+        }
+        // Its ports are closed by now, so whoever gets them next can listen on them.
+        if slot.leases {
+            self.part(self.handle(key));
         }
         for conn in slot.conns.iter() {
             self.let_go(conn, close.is_graceful());
@@ -217,19 +296,43 @@ impl<N: Network> Worker<N> {
                 lingering.place = lingering.place.take().or_else(|| slot.place.take());
             }
         }
-        self.setup.counters.add(Metric::Ended, 1);
-        if close.is_fault() {
-            self.setup.counters.add(Metric::Faulted, 1);
-        }
-        let handle = self.handle(key);
-        if slot.leases {
-            self.part(handle);
-        }
-        let name = self.names.get(usize::from(slot.listener));
-        let name = name.map_or("", String::as_str);
-        self.journal.ended(self.now, name, handle, &slot, &close);
         drop(slot);
         self.wake_listeners();
+    }
+
+    /// Writes a session's line in the log, in words of which some are the session's own.
+    fn write_down(&mut self, key: SessionKey, slot: &Slot, close: &Close) {
+        let handle = self.handle(key);
+        let name = self.names.get(usize::from(slot.listener));
+        let name = name.map_or("", String::as_str);
+        let (now, journal) = (self.now, &mut self.journal);
+        let line = AssertUnwindSafe(|| journal.ended(now, name, handle, slot, close));
+        if catch_unwind(line).is_err() {
+            self.setup.counters.add(Metric::Panicked, 1);
+        }
+    }
+
+    /// Has a session that is over undo what others know of it.
+    fn take_leave(&mut self, key: SessionKey, slot: &mut Slot) {
+        let Some(session) = &mut slot.session else {
+            return;
+        };
+        let mut actions = Vec::new();
+        let session = &mut **session;
+        let _ = self.call(key, &mut actions, |cx| session.leave(cx));
+        for action in actions {
+            if matches!(action, Action::Post(..)) {
+                self.perform(key, action);
+            }
+        }
+    }
+
+    /// Closes one connection of a session, after what is queued on it.
+    fn close(&mut self, session: SessionKey, key: ConnKey) {
+        if let Some(slot) = self.sessions.get_mut(session) {
+            slot.conns.remove(key);
+            self.let_go(key, true);
+        }
     }
 
     /// Closes a connection whose session has ended, after its last bytes if `graceful`.
@@ -238,6 +341,7 @@ impl<N: Network> Worker<N> {
             return;
         };
         conn.owner = None;
+        conn.awaits = None;
         if let Some((link, _)) = conn.link.take() {
             self.unlink(link);
         }
@@ -256,6 +360,9 @@ impl<N: Network> Worker<N> {
         // close with unread bytes is a reset, which may overtake the answer.
         conn.shut_wanted = true;
         let linger = if conn.tx.is_empty() { DISCARD } else { LINGER };
+        if let Some(timer) = conn.timer.take() {
+            self.wheel.cancel(timer);
+        }
         conn.timer = self.wheel.arm(self.now, linger, Timer::Linger(key));
         if !conn.dirty {
             conn.dirty = true;

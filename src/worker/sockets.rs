@@ -56,6 +56,7 @@ impl<N: Network> Worker<N> {
                         service: listener.service,
                         number: listener.number,
                         name: listener.name,
+                        owner: listener.owner.map(|owner| (owner, key)),
                     };
                     self.welcome(stream, peer, from, place);
                 }
@@ -92,6 +93,9 @@ impl<N: Network> Worker<N> {
                 )
             });
         }
+        if let Some((session, listener)) = from.owner {
+            return self.visit(session, listener, stream, peer, place);
+        }
         let Some(seat) = self.setup.seats.get_mut(from.service) else {
             return;
         };
@@ -99,6 +103,7 @@ impl<N: Network> Worker<N> {
             session: Some(seat.accept(from.number)),
             listener: from.name,
             conns: Held::default(),
+            listeners: None,
             timers: [None; TIMERS],
             peer,
             opened: self.now,
@@ -111,11 +116,100 @@ impl<N: Network> Worker<N> {
             return;
         };
         match self.adopt(session, Conn::new(stream, false)) {
-            Ok(conn) => self.deliver(session, Event::Accepted { conn, peer }),
+            Ok(conn) => self.accepted(session, conn, peer, None),
             Err(error) => {
                 let cause = Cause::Io("watch", error.kind());
                 self.end(session, Close::own(cause));
             }
+        }
+    }
+
+    /// Gives a connection to the session whose own listener it came to.
+    fn visit(
+        &mut self,
+        session: SessionKey,
+        listener: ListenerKey,
+        stream: N::Stream,
+        peer: SocketAddr,
+        place: Place,
+    ) {
+        let mut conn = Conn::new(stream, false);
+        conn.place = Some(place);
+        // One that cannot be watched is closed at once; its peer sees that, and may come again.
+        if let Ok(conn) = self.adopt(session, conn) {
+            self.accepted(session, conn, peer, Some(listener));
+        }
+    }
+
+    fn accepted(
+        &mut self,
+        session: SessionKey,
+        conn: ConnKey,
+        peer: SocketAddr,
+        listener: Option<ListenerKey>,
+    ) {
+        let event = Event::Accepted {
+            conn,
+            peer,
+            listener,
+        };
+        self.deliver(session, event);
+    }
+
+    /// Opens a listener of a session's own.
+    pub(super) fn open_listener(&mut self, session: SessionKey, at: SocketAddr, tag: u32) {
+        let opened = self.network.listen(at);
+        let opened = opened.and_then(|(socket, _)| self.adopt_listener(session, socket));
+        self.pending.push_back(match opened {
+            Ok(key) => Pending::Listening(session, tag, key),
+            Err(error) => Pending::Refused(session, tag, error.kind()),
+        });
+    }
+
+    fn adopt_listener(
+        &mut self,
+        session: SessionKey,
+        socket: N::Listener,
+    ) -> io::Result<ListenerKey> {
+        let Some(slot) = self.sessions.get_mut(session) else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let mut listener = Listener::new(socket, slot.listener, 0, 0);
+        listener.owner = Some(session);
+        let full = |_| io::Error::from(io::ErrorKind::OutOfMemory);
+        let key = self.listeners.insert(listener).map_err(full)?;
+        let watched = match self.listeners.get_mut(key) {
+            Some(listener) => self.network.watch_listener(&mut listener.socket, key),
+            None => Ok(()),
+        };
+        if let Err(error) = watched {
+            self.listeners.remove(key);
+            return Err(error);
+        }
+        slot.listeners.get_or_insert_default().push(key);
+        Ok(key)
+    }
+
+    /// Closes a listener of a session's own.
+    pub(super) fn close_listener(&mut self, session: SessionKey, key: ListenerKey) {
+        let own = self
+            .sessions
+            .get_mut(session)
+            .and_then(|slot| slot.listeners.as_mut());
+        let Some(own) = own else { return };
+        if let Some(at) = own.iter().position(|held| *held == key) {
+            own.swap_remove(at);
+            self.drop_listener(key);
+        }
+    }
+
+    /// Closes a listener.
+    pub(super) fn drop_listener(&mut self, key: ListenerKey) {
+        if let Some(listener) = self.listeners.remove(key)
+            && let Some(timer) = listener.rest
+        {
+            self.wheel.cancel(timer);
+            self.resting = self.resting.saturating_sub(1);
         }
     }
 
@@ -281,7 +375,7 @@ impl<N: Network> Worker<N> {
         conn.can_read |= ready.readable;
         conn.can_write |= ready.writable;
         conn.read_closed |= ready.read_closed;
-        if ready.hung_up && conn.link.is_none() && conn.rx.len() >= RX_HOLD {
+        if ready.hung_up && conn.link.is_none() && conn.is_held() {
             // A session that is not reading would never notice; with both sides closed, what it
             // has not read yet is all that is left, so the end may be looked for behind it.
             let outcome = conn.stream.connected();
@@ -322,7 +416,7 @@ impl<N: Network> Worker<N> {
             if conn.link.is_some() {
                 return self.advance(key); // The session has joined it to another meanwhile.
             }
-            if !conn.can_read || conn.rx.len() >= RX_HOLD {
+            if !conn.can_read || conn.is_held() {
                 return;
             }
             if left == 0 {
@@ -392,10 +486,16 @@ impl<N: Network> Worker<N> {
         }
         // A session that saw so much queued may have held back, even when all of it leaves now.
         conn.tell_drained |= conn.tx.len() > TX_LOW;
-        let outcome = conn.flush(&mut self.pool);
-        if let Err(error) = outcome {
-            return self.lose(key, error.kind());
+        let written = match conn.flush(&mut self.pool) {
+            Ok(written) => written,
+            Err(error) => return self.lose(key, error.kind()),
+        };
+        if conn.care.is_some() {
+            self.look_after(key, written);
         }
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         match conn.owner {
             Some(owner) if conn.tx.len() <= TX_LOW && conn.tell_drained => {
                 conn.tell_drained = false;
@@ -424,6 +524,7 @@ impl<N: Network> Worker<N> {
         if let Some(timer) = conn.timer {
             self.wheel.cancel(timer);
         }
+        self.forget_waiting(key, &mut conn);
         if let Some(owner) = conn.owner
             && let Some(slot) = self.sessions.get_mut(owner)
         {
@@ -439,6 +540,8 @@ struct From {
     service: usize,
     number: usize,
     name: u16,
+    /// The session whose listener it is, if it is one's own.
+    owner: Option<(SessionKey, ListenerKey)>,
 }
 
 /// An accept that failed for the sake of the connection that was to be taken; the next may do.
@@ -460,9 +563,6 @@ fn concerns_one_connection(error: &io::Error) -> bool {
         )
     )
 }
-
-/// How many bytes a session may leave unread before its connection is read no further.
-const RX_HOLD: usize = 64 * 1024;
 
 /// A session that queued more than this is told when the queue has fallen to it.
 pub(super) const TX_LOW: usize = 64 * 1024;

@@ -18,6 +18,7 @@ mod clients;
 mod commands;
 mod crash;
 mod damage;
+mod gateway;
 mod hostile;
 mod limits;
 mod load;

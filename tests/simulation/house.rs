@@ -72,6 +72,7 @@ impl House {
         let (memory, names) = (store.memory(), resolver.names());
         let (address, mailbox) = mailbox(10_000, Arc::new(Silent));
         let control = Control::new(store, resolver, vec![address]);
+        let (core, post) = towpath::reactor::mailbox(10_000, Arc::new(Silent));
         let (asking, questions) = bounded(shape.questions);
         let phase = Arc::new(Phase::default());
         let counters = Arc::new(Counters::default());
@@ -90,6 +91,8 @@ impl House {
             seed,
             control: asking,
             mailbox,
+            post,
+            cores: vec![core],
             phase: Arc::clone(&phase),
             quota: Arc::new(Quota::new(shape.most, 0)),
             counters: Arc::clone(&counters),

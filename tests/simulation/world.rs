@@ -493,6 +493,10 @@ impl Network for SimNetwork {
         Ok(())
     }
 
+    fn listen(&mut self, _: SocketAddr) -> io::Result<((), SocketAddr)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn watch_listener(&mut self, _: &mut (), key: ListenerKey) -> io::Result<()> {
         self.0.borrow_mut().listener = Some(key);
         Ok(())

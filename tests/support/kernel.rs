@@ -48,6 +48,13 @@ pub fn has_unread(mine: SocketAddr, theirs: SocketAddr) -> bool {
     socket.unread > 0 || socket.inode == 0 || has_unsent()
 }
 
+/// Bytes on their way from `theirs` to `mine`: unsent or unacknowledged there, unread here.
+pub fn bytes_under_way(mine: SocketAddr, theirs: SocketAddr) -> usize {
+    let unread = socket(mine, theirs).map_or(0, |socket| socket.unread);
+    let unsent = socket(theirs, mine).map_or(0, |socket| socket.unsent);
+    unread as usize + unsent as usize
+}
+
 struct Socket {
     state: u8,
     unread: u32,

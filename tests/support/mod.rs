@@ -8,6 +8,7 @@ pub mod bulk;
 pub mod command;
 pub mod folder;
 pub mod frame;
+pub mod gateway;
 pub mod kernel;
 pub mod peer;
 pub mod reference;

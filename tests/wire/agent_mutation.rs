@@ -5,23 +5,8 @@ use towpath::protocols::agent::wire::{
     AgentRequest, Dialect, MAX_PAYLOAD, Request, decode, decode_reply, encode_request, needed,
 };
 
+use crate::random::Random;
 use crate::vectors;
-
-/// Xorshift by Marsaglia: a seed gives the same cases everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-}
 
 fn seeds() -> Vec<Vec<u8>> {
     let folders = ["agent/document", "agent/early", "agent/stock"];

@@ -6,4 +6,11 @@
 mod agent_client;
 mod agent_mutation;
 mod agent_vectors;
+mod gateway_client;
+mod gateway_mutation;
+mod gateway_peer;
+mod gateway_record;
+mod gateway_replay;
+mod gateway_vectors;
+mod random;
 mod vectors;

@@ -125,7 +125,7 @@ pub(super) fn groups() -> Vec<Group> {
     let mut general = vec![
         Flag::value("config", "FILE", "configuration file")
             .short('c')
-            .default("conf/towpath.toml where it exists, else the agent role on loopback")
+            .default("conf/towpath.toml where it exists, else built-in defaults on loopback")
             .environment(),
         Flag::value(
             "address-file",

@@ -148,13 +148,13 @@ fn mistakes_of_flags_and_environment_name_them() {
 #[test]
 fn every_mistake_is_told_at_once_in_the_order_of_the_file() {
     refuses(
-        "worker = 1\npin = 3\n[limits]\nidle_timeout = 600\n[node]\nlisten = ['x']\n[agent]\ntokn = ''\n",
+        "worker = 1\npin = 3\n[limits]\nidle_timeout = 600\n[nothing]\nlisten = ['x']\n[agent]\ntokn = ''\n",
         &[
             "t.toml:1:1: error: unknown key `worker`; the nearest known one is `workers`",
             "t.toml:2:7: error: `pin`: wants true or false; found the number 3",
             "t.toml:4:16: error: `idle_timeout`: the duration 600 has no unit; \
              write \"600s\" or \"600000ms\"",
-            "t.toml:5:2: error: unknown table `node`; known here: `limits`, `agent`, `routes`, `chain`",
+            "t.toml:5:2: error: unknown table `nothing`; known here: `limits`, `agent`, `routes`, `chain`, `gateway`",
             "t.toml:8:1: error: unknown key `tokn`; the nearest known one is `token`",
         ],
     );

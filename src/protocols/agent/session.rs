@@ -91,7 +91,7 @@ impl AgentSession {
 impl Session for AgentSession {
     fn handle(&mut self, event: Event<'_>, cx: &mut Cx<'_>) -> Result<(), Close> {
         match (&mut self.state, event) {
-            (State::Reading, Event::Accepted { conn, peer }) => {
+            (State::Reading, Event::Accepted { conn, peer, .. }) => {
                 self.client = Some(conn);
                 self.address = peer.ip().to_canonical();
                 self.served = Some(cx.now);

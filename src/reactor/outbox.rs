@@ -1,26 +1,27 @@
-//! Letters on their way to one worker, kept while its box is full.
+//! Letters on their way to one loop, kept while its box is full.
 //!
-//! The control thread alone uses it. It neither blocks nor loses a letter, unless the worker has
-//! not taken a single one for ten seconds: such a worker hangs or is gone, and to wait for it
-//! would stop the others.
+//! It neither blocks nor loses a letter, unless the loop has not taken a single one for ten
+//! seconds: such a loop hangs or is gone, and to wait for it would stop the others. Whoever posts
+//! bounds how many letters wait.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::Letter;
-use crate::reactor::Address;
+use super::Address;
 
-pub(super) struct Outbox {
-    address: Address<Letter>,
-    waiting: VecDeque<Letter>,
+/// The sender's side of one loop's box.
+pub struct Outbox<M> {
+    address: Address<M>,
+    waiting: VecDeque<M>,
     /// Since when the box has taken nothing.
     stuck: Option<Instant>,
     given_up: bool,
     core: usize,
 }
 
-impl Outbox {
-    pub(super) fn new(core: usize, address: Address<Letter>) -> Self {
+impl<M> Outbox<M> {
+    /// For the box of the worker of that number.
+    pub fn new(core: usize, address: Address<M>) -> Self {
         Self {
             address,
             waiting: VecDeque::new(),
@@ -31,12 +32,12 @@ impl Outbox {
     }
 
     /// How many letters wait for room.
-    pub(super) fn waiting(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
     /// Posts the letter, behind those that wait already.
-    pub(super) fn post(&mut self, letter: Letter, now: Instant) {
+    pub fn post(&mut self, letter: M, now: Instant) {
         if !self.waiting.is_empty() {
             self.waiting.push_back(letter);
             return;
@@ -52,7 +53,7 @@ impl Outbox {
     }
 
     /// Posts as many of the waiting letters as there is room for.
-    pub(super) fn flush(&mut self, now: Instant) {
+    pub fn flush(&mut self, now: Instant) {
         while let Some(letter) = self.waiting.pop_front() {
             match self.address.post(letter) {
                 Ok(()) => self.moved(),
@@ -68,7 +69,7 @@ impl Outbox {
         let since = *self.stuck.get_or_insert(now);
         if now.saturating_duration_since(since) >= PATIENCE {
             log::error!(
-                "control: worker takes no letters, {} dropped worker=w{}",
+                "worker takes no letters, {} dropped worker=w{}",
                 self.waiting.len(),
                 self.core
             );
