@@ -15,6 +15,7 @@ mod access;
 mod agent;
 mod bulk;
 mod crowd;
+mod datagrams;
 mod engine;
 mod house;
 mod leases;

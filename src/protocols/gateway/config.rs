@@ -231,7 +231,7 @@ pub const KEYS: &[Key] = &[
             least: 1 << 20,
             most: 1 << 40,
         },
-        "96M",
+        "112M",
         "memory of each core for what waits for slow clients",
     )
     .flag("gateway-queue-memory"),

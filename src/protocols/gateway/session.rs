@@ -36,7 +36,7 @@ struct Entered {
     heard: Instant,
     /// It was pinged since.
     pinged: bool,
-    /// It is read no further for now, for no fault of its own.
+    /// What lies unread had to wait for others when it was last looked at.
     held: bool,
     /// The beginning of a frame lies unread.
     partial: bool,
@@ -144,7 +144,8 @@ impl GatewaySession {
         let Some(idle) = entered.idle(&hall) else {
             return Ok(());
         };
-        if entered.held {
+        let unread = cx.unread(entered.conn) > 0;
+        if hall.is_calling(entered.seat) || (entered.held && unread) {
             // It could not be heard, so it starts anew.
             entered.heard = cx.now;
         }

@@ -74,7 +74,9 @@ use self::session::NodeSession;
 use self::wire::{Demand, Speaker, Transport, verify};
 use crate::config::{Key, Settings};
 use crate::control::leases::Pool;
-use crate::session::{Cause, Close, Ground, Listen, Protocol, Role, Seat, Service, Session};
+use crate::session::{
+    Cause, Close, Ground, Listen, Protocol, Role, Seat, Service, Session, Transport as Kind,
+};
 
 /// The protocol, for the list.
 pub struct Node;
@@ -103,6 +105,7 @@ impl Role for Config {
             role: "node",
             name: None,
             address,
+            transport: Kind::Stream,
         };
         self.listen.iter().map(listen).collect()
     }

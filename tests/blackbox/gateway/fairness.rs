@@ -29,9 +29,11 @@ impl Flood {
         let stopping = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicUsize::new(0));
         let mut clients: Vec<Endpoint> = (0..count).map(|_| gateway.client(dialect)).collect();
-        let threads = clients.iter_mut().map(|client| {
-            let conn = client.dial(ID);
-            assert_eq!(server.joined().0, conn);
+        let conns: Vec<u32> = clients.iter_mut().map(|client| client.dial(ID)).collect();
+        for conn in &conns {
+            assert_eq!(server.joined().0, *conn);
+        }
+        let threads = clients.iter().zip(conns).map(|(client, conn)| {
             let mut writer = client.writer();
             let (stopping, sent) = (Arc::clone(&stopping), Arc::clone(&sent));
             let frame = data(conn, &vec![0xf1; QUANTUM - 8]);
@@ -93,8 +95,9 @@ fn a_small_message_waits_for_one_quantum_of_each_flood_at_most() {
                 let in_front = bytes_under_way(address, gateway.servers);
                 let before = bytes_before(&mut pair.server, pair.conn);
                 eprintln!("{floods} floods: {before} bytes, {in_front} of them in the kernel");
-                // One message may be on its way out, and the system counts one twice.
-                let most = in_front + (floods + 2) * QUANTUM;
+                // The gateway's own buffer of the link is in front as well; what waits behind it
+                // in other places is megabytes.
+                let most = in_front + (floods + 4) * QUANTUM;
                 assert!(before <= most, "{before} bytes instead of {most}");
             }
             drop(pair);

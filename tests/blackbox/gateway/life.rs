@@ -13,13 +13,19 @@ fn hasty(dialect: Dialect, key: &'static str, time: &str) -> Gateway {
     Plan::new(dialect).text(key, time).start()
 }
 
-/// Both sides' keys, and an endpoint of each that has said something.
-fn sides(dialect: Dialect, time: &str) -> [(Gateway, Endpoint); 2] {
-    let gateway = hasty(dialect, "client_idle_timeout", time);
-    let client = gateway.known_client(dialect);
-    let other = hasty(dialect, "server_idle_timeout", time);
-    let server = other.server(ID);
-    [(gateway, client), (other, server)]
+/// A client and then a server that have just said something, where such a one may be silent for
+/// this long.
+fn sides(dialect: Dialect, time: &'static str) -> impl Iterator<Item = (Gateway, Endpoint)> {
+    ["client_idle_timeout", "server_idle_timeout"]
+        .into_iter()
+        .map(move |key| {
+            let gateway = hasty(dialect, key, time);
+            let endpoint = match key {
+                "client_idle_timeout" => gateway.known_client(dialect),
+                _ => gateway.server(ID),
+            };
+            (gateway, endpoint)
+        })
 }
 
 #[test]

@@ -216,8 +216,10 @@ fn a_hundred_quick_takeovers_leave_the_id_served() {
             client.expect_quiet();
             let conns: Vec<u32> = (0..16).map(|_| client.dial(ID)).collect();
             client.expect_refused(ID);
+            for conn in &conns {
+                hear_of(&mut last, *conn);
+            }
             for conn in conns {
-                hear_of(&mut last, conn);
                 last.close(conn).expect(Got::Close(conn));
                 client.expect(Got::Close(conn));
             }
