@@ -7,6 +7,8 @@
 //! * Who asked last has the visitors; the end of an older connection changes nothing.
 //! * Nothing is ever written to a visitor.
 
+mod rules;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -44,8 +46,6 @@ struct Main {
     node: usize,
     /// It has asked for its address.
     asked: bool,
-    /// When it asked, among all who did.
-    rank: usize,
     /// It has ended, was reset, or sent what it must not.
     broken: bool,
 }
@@ -61,8 +61,9 @@ struct Visitor {
     ended: bool,
 }
 
-fn house(seed: u64, shape: Shape) -> House {
-    let config = Config {
+/// A house whose service is the node role, as `change` would have it.
+fn house(seed: u64, shape: Shape, change: impl FnOnce(&mut Config)) -> House {
+    let mut config = Config {
         listen: vec!["10.0.0.1:7200".parse().unwrap()],
         public_ip: [192, 0, 2, 1].into(),
         bind_ip: [10, 0, 0, 1].into(),
@@ -77,6 +78,7 @@ fn house(seed: u64, shape: Shape) -> House {
         max_frame_memory: 450_000,
         allow_keys: Vec::new(),
     };
+    change(&mut config);
     let pools = config.pools();
     let mut house = House::new(seed, shape, |memory, names| {
         let limits = Limits {
@@ -95,7 +97,7 @@ fn house(seed: u64, shape: Shape) -> House {
             memory,
             names,
             limits,
-            addresses: config.listen.clone(),
+            addresses: config.listen.repeat(2),
         };
         config.service(&ground).seat(0)
     });
@@ -103,13 +105,20 @@ fn house(seed: u64, shape: Shape) -> House {
     house
 }
 
-/// A message of a node to the server. Nodes with odd numbers have no `connection_id`.
+/// A message of a node to the server, framed.
 fn message(node: usize, opcode: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    append_frame(&mut out, NETWORK_ID, &unframed(node, opcode));
+    out
+}
+
+/// A message of a node. Nodes with odd numbers have no `connection_id`.
+fn unframed(node: usize, opcode: u32) -> Message {
     let connection_id = match node % 2 {
         0 => format!("node {node}").into_bytes(),
         _ => Vec::new(),
     };
-    let message = Message {
+    Message {
         sender: Some(Id {
             net_key: Some(vec![node as u8; 32]),
             address: format!("tcp://10.2.0.{node}:1").into_bytes(),
@@ -119,10 +128,7 @@ fn message(node: usize, opcode: u32) -> Vec<u8> {
         opcode,
         net_id: NETWORK_ID,
         ..Message::default()
-    };
-    let mut out = Vec::new();
-    append_frame(&mut out, NETWORK_ID, &message);
-    out
+    }
 }
 
 /// A frame with any body.
@@ -192,7 +198,7 @@ impl Town {
             questions: if random.chance(20) { 3 } else { 10_000 },
             ..Shape::default()
         };
-        let house = house(seed, shape);
+        let house = house(seed, shape, |_| {});
         {
             let mut world = house.world.borrow_mut();
             world.send_room = [300, 5_000, 200_000][random.below(3)];
@@ -242,7 +248,6 @@ impl Town {
             socket,
             node: self.random.below(5),
             asked: false,
-            rank: 0,
             broken: false,
         });
     }
@@ -430,14 +435,13 @@ impl Town {
     /// The newest connection of each node gets new visitors; nobody else does.
     fn probe(&mut self) {
         for node in 0..5 {
-            let open = |main: &&mut Main| {
+            let open = |main: &&Main| {
                 let world = self.house.world.borrow();
                 main.node == node && !main.broken && !world.sockets[main.socket].closed
             };
-            let Some(newest) = self.mains.iter_mut().filter(open).next_back() else {
+            let Some(newest) = self.mains.iter().rfind(open) else {
                 continue;
             };
-            newest.rank += 1;
             let (socket, asked) = (newest.socket, newest.asked);
             let request = message(node, opcode::PROXY_REQUEST);
             self.house.world.borrow_mut().send(socket, &request);
