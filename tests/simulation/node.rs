@@ -10,6 +10,7 @@
 mod rules;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use towpath::config::Limits;
@@ -21,7 +22,7 @@ use towpath::session::{Ground, Role};
 
 use super::house::{CONNECT, DRAIN, HANDSHAKE, House, IDLE, Shape};
 use super::seeds;
-use super::world::Random;
+use super::world::{self, Random, SimListener};
 
 const LEASE: Duration = Duration::from_secs(3_600);
 const KEEPALIVE: Duration = Duration::from_secs(180);
@@ -38,6 +39,8 @@ struct Town {
     addresses: HashMap<usize, u16>,
     /// Time passes while things are under way, so that some of them may be late.
     is_hasty: bool,
+    /// Ports of another program, and its hold on them.
+    foreign: Vec<(u16, SimListener)>,
 }
 
 /// A main connection.
@@ -202,12 +205,20 @@ impl Town {
         {
             let mut world = house.world.borrow_mut();
             world.send_room = [300, 5_000, 200_000][random.below(3)];
-            if random.chance(30) {
-                world.doors.foreign = [20_000, 20_003].into();
-            }
         }
+        let foreign: &[u16] = if random.chance(30) {
+            &[20_000, 20_003]
+        } else {
+            &[]
+        };
+        let foreign = foreign.iter().map(|&port| {
+            let held = world::listen(&house.world, local(port)).unwrap();
+            (port, held)
+        });
+        let foreign = foreign.collect();
         Self {
             house,
+            foreign,
             is_hasty: random.chance(30),
             random,
             mains: Vec::new(),
@@ -281,7 +292,9 @@ impl Town {
         let Some(&port) = self.addresses.get(&node) else {
             return;
         };
-        let socket = self.house.world.borrow_mut().connect_to(port);
+        let Some(socket) = self.house.world.borrow_mut().visit(local(port)) else {
+            return;
+        };
         self.visitors.push(Visitor {
             socket,
             node,
@@ -393,7 +406,7 @@ impl Town {
                 continue;
             };
             assert!(PORTS.contains(&port));
-            assert!(!self.house.world.borrow().doors.foreign.contains(&port));
+            assert!(!self.foreign.iter().any(|(held, _)| *held == port));
             let told = *self.addresses.entry(node).or_insert(port);
             assert_eq!(told, port, "node {node} has moved");
         }
@@ -454,7 +467,7 @@ impl Town {
                 assert!(!asked || self.is_hasty, "an asking node has no address");
                 continue;
             };
-            let visitor = self.house.world.borrow_mut().connect_to(port);
+            let visitor = self.house.world.borrow_mut().visit(local(port)).unwrap();
             let body = [MARK, 0xfe, 0xfe, node as u8];
             self.house.world.borrow_mut().send(visitor, &frame(&body));
             self.settle();
@@ -502,13 +515,20 @@ fn frames_reach_the_right_node_whole_in_order_and_once() {
                 let socket = &world.sockets[visitor.socket];
                 assert!(socket.is_over(), "a visitor outlives its node");
             }
-            for port in PORTS {
-                assert!(!world.doors.is_open(port), "{port} is still listened on");
-            }
+        }
+        town.foreign.clear();
+        for port in PORTS {
+            let free = world::listen(&town.house.world, local(port)).is_ok();
+            assert!(free, "{port} is still listened on");
         }
         town.wait(Duration::from_secs(40));
         town.house.assert_empty();
     });
+}
+
+/// Where a leased port listens.
+fn local(port: u16) -> SocketAddr {
+    ([10, 0, 0, 1], port).into()
 }
 
 /// First byte of the body of every visitor's frame; no message begins with it.

@@ -11,7 +11,7 @@ use towpath::protocols::node::wire::{
 };
 
 use super::super::house::{HANDSHAKE, House, Shape};
-use super::{KEEPALIVE, LEASE, MARK, frame, house, message, received, unframed};
+use super::{KEEPALIVE, LEASE, MARK, frame, house, local, message, received, unframed};
 
 /// Nobody yet.
 fn quiet(change: impl FnOnce(&mut Config)) -> House {
@@ -40,7 +40,7 @@ fn register(house: &mut House, node: usize) -> (usize, u16) {
 }
 
 fn visit(house: &mut House, port: u16, bytes: &[u8]) -> usize {
-    let visitor = house.world.borrow_mut().connect_to(port);
+    let visitor = house.world.borrow_mut().visit(local(port)).unwrap();
     send(house, visitor, bytes);
     visitor
 }
@@ -101,7 +101,7 @@ fn a_registration_lasts_as_long_as_its_keepalives() {
     assert!(!is_closed(&house, main) && !is_closed(&house, visitor));
     wait(&mut house, MOMENT * 2);
     assert!(is_closed(&house, main) && is_closed(&house, visitor));
-    assert!(!house.world.borrow().doors.is_open(port));
+    assert!(house.world.borrow_mut().visit(local(port)).is_none());
     send(&mut house, other, &message(0, opcode::KEEPALIVE));
     let answers = received(&house.world.borrow().sockets[other].received);
     assert_eq!(answers.keepalives, 1, "nobody is registered");
