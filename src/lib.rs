@@ -4,11 +4,12 @@
 //! A process runs one event loop for each core. A loop owns its sockets and knows no protocol;
 //! protocols are sessions, state machines that own no socket and read no clock; codecs see bytes
 //! and nothing else. Once a session has joined two connections, their bytes no longer touch
-//! protocol code. A control thread owns everything that is slow or shared: the store on disk and
-//! the lookup of names.
+//! protocol code. A control thread owns everything that is slow or shared: the store on disk, the
+//! lookup of names, and the ports that are lent ([`control::leases`]).
 //!
-//! For programs, the crate is a client: [`agent`] and [`gateway`] are the blocking client libraries of
-//! these roles. The other rooms are public so that the tests, the simulation and the bench reach them.
+//! For programs, the crate is a client: [`agent`], [`gateway`] and [`node`] are the blocking client
+//! libraries of these roles. The other rooms are public so that the tests, the simulation and the
+//! bench reach them.
 //!
 //! # Threads
 //!
@@ -79,7 +80,7 @@
 //! | 2 sockets | [`net`] | 0 to 1 |
 //! | 3 motion | [`relay`] [`control`] | 0 to 2 |
 //! | 4 contract | [`session`] | 0 to 3 |
-//! | 4½ parts | [`upstream`] | 0 to 4 |
+//! | 4½ parts | [`upstream`] [`runs`] | 0 to 4 |
 //! | 5 protocols | [`protocols`] | 0 to 4½; never another protocol, `mio`, `socket2` or `libc` |
 //! | 6 engine | [`worker`] | 0 to 4; it has heard of no protocol, and of no part |
 //! | 7 house | [`server`] [`cli`] `main` `lib` | all; no other floor reads the list of protocols |
@@ -113,11 +114,12 @@
 //!   [`relay::HOLD`] unwritten bytes in its ring before it reads no further, or one kernel pipe; a core
 //!   lends blocks and pipes within its share of `max_buffer_memory`, and one block to each connection
 //!   beyond it ([`buffer::Pool`], [`buffer::Pipes`]); a round of the control thread
-//!   takes [`control::ROUND`] requests or [`control::ROUND_BYTES`] of updates. What sessions queue
-//!   they bound themselves; each role's first page says how.
+//!   takes [`control::ROUND`] requests or [`control::ROUND_BYTES`] of updates; a pool lends as many
+//!   ports as it has. What sessions queue they bound themselves; each role's first page says how.
 //! * A stale event cannot reach a reused slot: every [`reactor::Key`] carries a generation.
 //! * An update is answered with success only after its commit is synced, and is seen by queries only
-//!   after that ([`store`]).
+//!   after that ([`store`]). A lease of a port is told only after that, too, and ends with its
+//!   session at the latest: from then on it runs out ([`control::leases`]).
 //! * A worker never ends because of a peer. A panic in a session ends that session alone; the panic
 //!   of a whole thread stops the server, so that its supervisor starts it anew.
 //! * Secrets and payload never reach the log ([`config::Secret`] prints as `(secret)`).
@@ -158,6 +160,7 @@ pub mod net;
 pub mod protocols;
 pub mod reactor;
 pub mod relay;
+pub mod runs;
 pub mod server;
 pub mod session;
 pub mod stats;
@@ -169,6 +172,7 @@ pub mod worker;
 
 pub use protocols::agent::client as agent;
 pub use protocols::gateway::client as gateway;
+pub use protocols::node::client as node;
 
 /// Has the README's Rust examples compiled with the documentation's.
 #[cfg(doctest)]

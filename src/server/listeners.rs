@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use mio::net::TcpListener;
@@ -79,6 +80,12 @@ pub(super) fn bind_all(
         }
     }
     Ok(bound)
+}
+
+/// Where a service listens, in the order of its listeners.
+pub(super) fn addresses(bound: &[Bound], service: usize) -> Vec<SocketAddr> {
+    let own = bound.iter().filter(|at| at.service == service);
+    own.map(|at| at.listen.address).collect()
 }
 
 /// Binds listens of one address to one port. Where any free port will do, one that is free for the
@@ -179,6 +186,8 @@ pub(super) fn announce(bound: &[Bound], file: Option<&Path>) -> Result<(), Start
 fn push(list: &mut Value, entry: Value) {
     match list {
         Value::Array(entries) if entries.contains(&entry) => {}
+        // An address for streams and datagrams is one.
+        Value::Array(entries) if entries.last() == Some(&entry) => {}
         Value::Array(entries) => entries.push(entry),
         _ => *list = Value::Array(vec![entry]),
     }

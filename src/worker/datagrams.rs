@@ -177,6 +177,7 @@ impl<N: Network> Worker<N> {
             peer: home.address,
             opened: self.now,
             moved: [0; 2],
+            leases: false,
             place: None,
         };
         let Ok(session) = self.sessions.insert(slot) else {

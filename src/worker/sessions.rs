@@ -8,7 +8,7 @@ use super::datagrams::Exchange;
 use super::sockets::TX_LOW;
 use super::{Pending, Slot, Timer, Worker};
 use crate::buffer::{Pool, Ring};
-use crate::control::{Reply, Request};
+use crate::control::{Command, Reply, Request};
 use crate::net::{Conn, ConnKey, ConnMark, Network, Quota, SocketKey, Stream, Train};
 use crate::reactor::{Handle, SessionKey, Table, TimerKey};
 use crate::session::{Action, Cause, Close, Cx, Event, Outlets};
@@ -226,7 +226,10 @@ impl<N: Network> Worker<N> {
     }
 
     /// Passes a question on; when the control thread's box is full the answer is that it is busy.
-    fn ask(&mut self, session: SessionKey, ticket: u32, command: crate::control::Command) {
+    fn ask(&mut self, session: SessionKey, ticket: u32, command: Command) {
+        if let (Command::Lease { .. }, Some(slot)) = (&command, self.sessions.get_mut(session)) {
+            slot.leases = true;
+        }
         let request = Request {
             from: self.handle(session),
             ticket,
@@ -236,6 +239,19 @@ impl<N: Network> Worker<N> {
             self.setup.counters.add(Metric::Unasked, 1);
             let busy = Pending::Reply(session, ticket, Reply::Busy);
             self.pending.push_back(busy);
+        }
+    }
+
+    /// Tells the control thread that a session has ended, so that no lease is held for ever by one
+    /// that forgot to leave it, did not live to hear of it, or panicked.
+    pub(super) fn part(&mut self, session: Handle) {
+        let request = Request {
+            from: session,
+            ticket: 0,
+            command: Command::Ended,
+        };
+        if self.setup.control.try_send(request).is_err() {
+            self.wheel.arm(self.now, PART_AGAIN, Timer::Part(session));
         }
     }
 
@@ -315,15 +331,19 @@ impl<N: Network> Worker<N> {
             self.setup.counters.add(Metric::Faulted, 1);
         }
         self.write_down(key, &slot, &close);
+        // Whoever learns that it is over, or gets its ports next, can listen on them.
+        let listeners = slot
+            .own
+            .as_mut()
+            .map(|own| std::mem::take(&mut own.listeners));
+        for listener in listeners.unwrap_or_default() {
+            self.drop_listener(listener);
+        }
         self.take_leave(key, &mut slot);
         for timer in slot.timers.into_iter().flatten() {
             self.wheel.cancel(timer);
         }
-        let own = slot.own.take().unwrap_or_default();
-        for listener in own.listeners {
-            self.drop_listener(listener);
-        }
-        for socket in own.sockets {
+        for socket in slot.own.take().unwrap_or_default().sockets {
             self.leave_socket(socket);
         }
         for conn in slot.conns.iter() {
@@ -333,6 +353,9 @@ impl<N: Network> Worker<N> {
             if let Some(lingering) = self.conns.get_mut(conn) {
                 lingering.place = lingering.place.take().or_else(|| slot.place.take());
             }
+        }
+        if slot.leases {
+            self.part(self.handle(key));
         }
         drop(slot);
         self.wake_listeners();
@@ -360,7 +383,7 @@ impl<N: Network> Worker<N> {
         let _ = self.call(key, &mut actions, |cx| session.leave(cx));
         self.revoke(&actions);
         for action in actions {
-            if matches!(action, Action::Post(..)) {
+            if matches!(action, Action::Post(..) | Action::Resume(_)) {
                 self.perform(key, action);
             }
         }
@@ -422,6 +445,9 @@ impl<N: Network> Worker<N> {
         }
     }
 }
+
+/// How soon the control thread is told again of an ended session when its box was full.
+const PART_AGAIN: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// How long the last bytes of an ended session may take to leave.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(30);

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use super::directory::Kind;
 use super::far::Word;
 use super::frames::{self, LARGE};
-use super::hall::{Hall, QUANTUM};
+use super::hall::Hall;
 use super::wire::{ANSWER, CHALLENGE, Command, Dialect, verify};
 use crate::buffer::Ring;
 use crate::net::ConnKey;
+use crate::runs::QUANTUM;
 use crate::session::{Cause, Close, Cx, Event, Mail, Session};
 
 /// A client or a server of the gateway.

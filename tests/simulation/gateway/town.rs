@@ -48,6 +48,7 @@ impl Town {
             memory: Store::in_memory(limits).unwrap().memory(),
             names: resolver.names(),
             limits: Core::read(&mut Settings::new(&[KEYS])).limits,
+            addresses: Vec::new(),
         };
         let service = config.service(&ground);
         let seats = (0..cores).map(|core| service.seat(core as u8)).collect();
