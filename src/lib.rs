@@ -4,11 +4,12 @@
 //! A process runs one event loop for each core. A loop owns its sockets and knows no protocol;
 //! protocols are sessions, state machines that own no socket and read no clock; codecs see bytes
 //! and nothing else. Once a session has joined two connections, their bytes no longer touch
-//! protocol code. A control thread owns everything that is slow or shared: the store on disk and
-//! the lookup of names.
+//! protocol code. A control thread owns everything that is slow or shared: the store on disk, the
+//! lookup of names, and the ports that are lent ([`control::leases`]).
 //!
-//! For programs, the crate is a client: [`agent`] and [`gateway`] are the blocking client libraries of
-//! these roles. The other rooms are public so that the tests, the simulation and the bench reach them.
+//! For programs, the crate is a client: [`agent`], [`gateway`] and [`node`] are the blocking client
+//! libraries of these roles. The other rooms are public so that the tests, the simulation and the
+//! bench reach them.
 //!
 //! # Threads
 //!
@@ -36,13 +37,13 @@
 //! | the gateway's directory of endpoints and ids | read and written by workers, at dials and comings and goings | one entry for each endpoint, connection and reserved id |
 //! | [`store::Memory`] | written by control, read by workers | `max_records`, `max_bytes`; the update is refused |
 //! | [`control::resolver::Names`] | written by control, read by workers | 4,096 hosts; the oldest answer leaves |
-//! | [`net::Quota`] | all workers | `max_connections`; the listener rests |
+//! | [`net::Quota`] | all workers | `max_connections`; the listener rests, a socket for datagrams is refused |
 //! | [`worker::Phase`] | signals to workers | three values |
 //! | [`stats::Counters`] | each written by its worker, read at the end | one set per core |
 //! | log lines | all to the log thread | 4,096; counted as lost |
 //!
-//! Relayed bytes, connections, timers and sessions never leave the core that accepted them. Frames
-//! between endpoints of different cores do, in letters: a run of frames each, as much as the other
+//! Relayed bytes, datagrams, connections, timers and sessions never leave the core that took them in.
+//! Frames between endpoints of different cores do, in letters: a run of frames each, as much as the other
 //! side has granted.
 //!
 //! # The life of a connection
@@ -62,6 +63,11 @@
 //! 5. The session ends with one [`session::Close`], which is its one line in the log. What is still to
 //!    be written leaves first; then keys, timers, blocks and descriptors are free in the same turn.
 //!
+//! Datagrams have no connection to live: each core has a socket of its own at a listener's address, the
+//! system gives a sender's datagrams to one and the same of them, and one session for each socket hears
+//! them all. It opens a connected socket for each flow, by [`session::Cx::associate`]; datagrams of one
+//! length pass through as a train, received, handed on and sent as one ([`net::Train`]).
+//!
 //! # Rooms and floors
 //!
 //! A room imports from lower floors only, and from itself. The table is the one in
@@ -74,7 +80,7 @@
 //! | 2 sockets | [`net`] | 0 to 1 |
 //! | 3 motion | [`relay`] [`control`] | 0 to 2 |
 //! | 4 contract | [`session`] | 0 to 3 |
-//! | 4½ parts | [`upstream`] | 0 to 4 |
+//! | 4½ parts | [`upstream`] [`runs`] | 0 to 4 |
 //! | 5 protocols | [`protocols`] | 0 to 4½; never another protocol, `mio`, `socket2` or `libc` |
 //! | 6 engine | [`worker`] | 0 to 4; it has heard of no protocol, and of no part |
 //! | 7 house | [`server`] [`cli`] `main` `lib` | all; no other floor reads the list of protocols |
@@ -101,15 +107,19 @@
 //! * Codecs are total: any bytes give a value, an error or "not yet" (`Ok(None)`), and nothing is
 //!   allocated on the word of a length before its bytes have come.
 //! * Every loop and every queue has a stated bound. Besides those of the table above: a turn reads
-//!   256 KiB per connection and accepts 64 per listener ([`worker`]); a direction holds
+//!   256 KiB per connection, accepts 64 per listener, and takes 512 datagrams or 256 KiB, and a batch
+//!   more, per datagram socket ([`worker`]); datagrams wait to leave in 4 MiB a core for one call of a
+//!   session at most, and those that the system does not take then are dropped and counted
+//!   ([`net::Outgoing`]); a direction holds
 //!   [`relay::HOLD`] unwritten bytes in its ring before it reads no further, or one kernel pipe; a core
 //!   lends blocks and pipes within its share of `max_buffer_memory`, and one block to each connection
 //!   beyond it ([`buffer::Pool`], [`buffer::Pipes`]); a round of the control thread
-//!   takes [`control::ROUND`] requests or [`control::ROUND_BYTES`] of updates. What sessions queue
-//!   they bound themselves; each role's first page says how.
+//!   takes [`control::ROUND`] requests or [`control::ROUND_BYTES`] of updates; a pool lends as many
+//!   ports as it has. What sessions queue they bound themselves; each role's first page says how.
 //! * A stale event cannot reach a reused slot: every [`reactor::Key`] carries a generation.
 //! * An update is answered with success only after its commit is synced, and is seen by queries only
-//!   after that ([`store`]).
+//!   after that ([`store`]). A lease of a port is told only after that, too, and ends with its
+//!   session at the latest: from then on it runs out ([`control::leases`]).
 //! * A worker never ends because of a peer. A panic in a session ends that session alone; the panic
 //!   of a whole thread stops the server, so that its supervisor starts it anew.
 //! * Secrets and payload never reach the log ([`config::Secret`] prints as `(secret)`).
@@ -150,6 +160,7 @@ pub mod net;
 pub mod protocols;
 pub mod reactor;
 pub mod relay;
+pub mod runs;
 pub mod server;
 pub mod session;
 pub mod stats;
@@ -161,6 +172,7 @@ pub mod worker;
 
 pub use protocols::agent::client as agent;
 pub use protocols::gateway::client as gateway;
+pub use protocols::node::client as node;
 
 /// Has the README's Rust examples compiled with the documentation's.
 #[cfg(doctest)]

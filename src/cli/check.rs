@@ -49,7 +49,8 @@ fn show(out: &mut String, reading: &plan::Reading) -> fmt::Result {
         workers => write!(out, "workers: {workers}")?,
     }
     writeln!(out, "{}", if core.pin { ", pinned" } else { "" })?;
-    match reading.plan.roles.iter().any(|role| role.store().is_some()) {
+    let mut roles = reading.plan.roles.iter();
+    match roles.any(|role| role.store().is_some() || !role.pools().is_empty()) {
         true => writeln!(out, "store: embedded, in {}", core.data_dir.display())?,
         false => writeln!(out, "store: none; no role that is on has a use for it")?,
     }

@@ -15,8 +15,10 @@ mod access;
 mod agent;
 mod bulk;
 mod crowd;
+mod datagrams;
 mod engine;
 mod house;
+mod leases;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -11,7 +11,12 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use towpath::net::{ConnKey, ListenerKey, Network, Ready, SocketOptions, Stream, Watched};
+pub mod datagrams;
+
+use self::datagrams::{Air, SimSocket};
+use towpath::net::{
+    ConnKey, ListenerKey, Network, Ready, SocketKey, SocketOptions, Stream, Watched,
+};
 
 /// xorshift64*: small, and the same everywhere.
 pub struct Random(u64);
@@ -139,6 +144,8 @@ pub struct World {
     pub spliced: usize,
     /// How often the engine asked for a pipe.
     pub pipe_calls: usize,
+    /// Where datagrams fly.
+    pub air: Air,
 }
 
 pub type Shared = Rc<RefCell<World>>;
@@ -159,6 +166,7 @@ impl World {
             slot: SLOT,
             spliced: 0,
             pipe_calls: 0,
+            air: Air::default(),
         }))
     }
 
@@ -240,7 +248,9 @@ impl World {
 
     /// Something became ready that [`World::ready`] has not told yet.
     pub fn has_news(&self) -> bool {
-        self.sockets.iter().any(Socket::has_news) || (self.backlog_news && self.listener.is_some())
+        self.sockets.iter().any(Socket::has_news)
+            || (self.backlog_news && self.listener.is_some())
+            || self.air.has_news()
     }
 
     /// A part of what became ready, in a random order, each thing once.
@@ -273,6 +283,7 @@ impl World {
                 hung_up: false,
             });
         }
+        news.extend(self.air.ready());
         for at in (1..news.len()).rev() {
             let other = self.random.below(at + 1);
             news.swap(at, other);
@@ -454,6 +465,7 @@ impl SimNetwork {
 impl Network for SimNetwork {
     type Stream = SimStream;
     type Listener = ();
+    type Socket = SimSocket;
 
     fn accept(&mut self, _: &mut ()) -> io::Result<(SimStream, SocketAddr)> {
         let taken = {
@@ -500,6 +512,19 @@ impl Network for SimNetwork {
     fn watch_listener(&mut self, _: &mut (), key: ListenerKey) -> io::Result<()> {
         self.0.borrow_mut().listener = Some(key);
         Ok(())
+    }
+
+    fn bind(&mut self, at: SocketAddr) -> io::Result<(SimSocket, SocketAddr)> {
+        self.open_port(at, None)
+    }
+
+    fn associate(&mut self, to: SocketAddr) -> io::Result<SimSocket> {
+        let any = SocketAddr::from(([10, 0, 0, 1], 0));
+        self.open_port(any, Some(to)).map(|(socket, _)| socket)
+    }
+
+    fn watch_socket(&mut self, socket: &mut SimSocket, key: SocketKey) -> io::Result<()> {
+        self.watch_port(socket, key)
     }
 
     fn spend_reserve(&mut self) -> bool {
