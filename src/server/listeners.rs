@@ -186,6 +186,8 @@ pub(super) fn announce(bound: &[Bound], file: Option<&Path>) -> Result<(), Start
 fn push(list: &mut Value, entry: Value) {
     match list {
         Value::Array(entries) if entries.contains(&entry) => {}
+        // An address for streams and datagrams is one.
+        Value::Array(entries) if entries.last() == Some(&entry) => {}
         Value::Array(entries) => entries.push(entry),
         _ => *list = Value::Array(vec![entry]),
     }

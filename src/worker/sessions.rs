@@ -317,7 +317,10 @@ impl<N: Network> Worker<N> {
         }
         self.write_down(key, &slot, &close);
         // Whoever learns that it is over, or gets its ports next, can listen on them.
-        let listeners = slot.own.as_mut().map(|own| std::mem::take(&mut own.listeners));
+        let listeners = slot
+            .own
+            .as_mut()
+            .map(|own| std::mem::take(&mut own.listeners));
         for listener in listeners.unwrap_or_default() {
             self.drop_listener(listener);
         }

@@ -14,6 +14,7 @@ use towpath::stats::Counters;
 use towpath::store::{Change, Limits, Memory, Store, Update};
 use towpath::worker::{Phase, Setup, Worker};
 
+use super::world::doors::SimListener;
 use super::world::{Shared, SimNetwork, World};
 
 pub const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -106,7 +107,9 @@ impl House {
             address: "10.0.0.1:7100".parse().unwrap(),
             transport: Transport::Stream,
         };
-        worker.listen((), listen, 0, 0).unwrap();
+        worker
+            .listen(SimListener::first(&world), listen, 0, 0)
+            .unwrap();
         Self {
             world,
             worker,

@@ -19,6 +19,7 @@ mod datagrams;
 mod engine;
 mod house;
 mod leases;
+mod node;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
