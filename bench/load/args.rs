@@ -9,6 +9,7 @@ use getopts::{Matches, Options};
 
 use crate::agent;
 use crate::gateway;
+use crate::node;
 
 /// What the words ask for.
 pub enum Invocation {
@@ -18,6 +19,8 @@ pub enum Invocation {
     Run(Plan),
     /// Run this against a gateway.
     Gateway(gateway::Plan),
+    /// Run this against the node role.
+    Node(node::Plan),
 }
 
 /// What every client of the run does.
@@ -90,9 +93,17 @@ pub fn parse(words: &[String]) -> Result<Invocation, String> {
     }
     let words: Vec<&str> = matches.free.iter().map(String::as_str).collect();
     if let Some((&"gateway", words)) = words.split_first() {
+        node::refuse_options(&matches)?;
         return gateway::read(words, &matches).map(Invocation::Gateway);
     }
     gateway::refuse_options(&matches)?;
+    if let Some((&"node", words)) = words.split_first() {
+        return node::read(words, &matches).map(Invocation::Node);
+    }
+    node::refuse_options(&matches)?;
+    if matches.opt_present("ahead") {
+        return Err("--ahead belongs to gateway and node".into());
+    }
     let mode = mode(&words, &matches)?;
     let plan = Plan {
         mode,
@@ -133,7 +144,14 @@ fn options() -> Options {
         "a process of the server; may be given again, or as PID,PID",
         "PID",
     );
+    options.optopt(
+        "",
+        "ahead",
+        "gateway, node: bytes under way in a stream, all senders together (512 KiB)",
+        "BYTES",
+    );
     gateway::add_options(&mut options);
+    node::add_options(&mut options);
     options.optflag("", "both", "bulk: the backend sends as well");
     options.optflag("", "verify", "compare every byte received");
     options.optflag("", "json", "print JSON instead of name=value");
@@ -279,6 +297,10 @@ Modes:
     gateway pingpong            one message to and fro on each virtual connection
     gateway open                open and close, --conns at a time
     gateway idle                the gateway's memory for each client and virtual connection
+    node stream                 frames from each of --peers to its node, many under way
+    node pingpong               one frame of each peer; its node answers to the peer's own address
+    node register               --conns new nodes at a time ask for an address and leave
+    node idle                   the server's memory for each node, and for each peer
     backend                     only the backend of another load program
 ";
 
@@ -290,7 +312,9 @@ mod tests {
         let words: Vec<String> = line.split_whitespace().map(String::from).collect();
         match parse(&words)? {
             Invocation::Run(plan) => Ok(plan),
-            Invocation::Help(_) | Invocation::Gateway(_) => Err("another".into()),
+            Invocation::Help(_) | Invocation::Gateway(_) | Invocation::Node(_) => {
+                Err("another".into())
+            }
         }
     }
 
@@ -322,6 +346,8 @@ mod tests {
             ("bulk -t 127.0.0.1:1 -p x", "--pid"),
             ("idle -t 127.0.0.1:1", "--pid"),
             ("bulk -t 127.0.0.1:1 --key k", "belongs to gateway"),
+            ("bulk -t 127.0.0.1:1 --nodes 2", "belongs to node"),
+            ("bulk -t 127.0.0.1:1 --ahead 2", "gateway and node"),
             ("store query -t 127.0.0.1:1 -r a:b", "--route"),
             ("store query -t 127.0.0.1:1 -s 524288", "at most"),
         ] {

@@ -9,7 +9,8 @@
 //!       └── meter.rs: counts, latencies ──┘             CPU and memory of the server: usage.rs
 //! ```
 //!
-//! A gateway's clients and server are of another kind, with a loop of their own: `gateway/`.
+//! A gateway's clients and server are of another kind, with a loop of their own: `gateway/`. So are
+//! nodes and their peers: `node/`.
 
 mod agent;
 mod args;
@@ -20,6 +21,7 @@ mod histogram;
 mod lab;
 mod line;
 mod meter;
+mod node;
 mod pattern;
 mod report;
 mod usage;
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Ok(args::Invocation::Help(text)) => say(&text, 0),
         Ok(args::Invocation::Run(plan)) => tell(lab::run(&plan), plan.json),
         Ok(args::Invocation::Gateway(plan)) => tell(gateway::run(&plan), plan.json),
+        Ok(args::Invocation::Node(plan)) => tell(node::run(&plan), plan.json),
         Err(mistake) => complain(&format!("{mistake}; see load --help"), 2),
     }
 }

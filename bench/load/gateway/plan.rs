@@ -80,12 +80,6 @@ impl Plan {
 pub fn add_options(options: &mut Options) {
     options.optopt("", "servers", "gateway: where servers connect", "ADDR");
     options.optopt("", "clients", "gateway: endpoints (1)", "N");
-    options.optopt(
-        "",
-        "ahead",
-        "gateway stream, count: bytes under way, all clients together (512 KiB)",
-        "BYTES",
-    );
     options.optopt("", "key", "gateway: what the server must know", "TEXT");
     options.optopt(
         "",
@@ -97,7 +91,7 @@ pub fn add_options(options: &mut Options) {
 
 /// Refuses those options for a mode that has no use for them.
 pub fn refuse_options(matches: &Matches) -> Result<(), String> {
-    let own = ["servers", "clients", "ahead", "key", "dialect"];
+    let own = ["servers", "clients", "key", "dialect"];
     match own.iter().find(|name| matches.opt_present(name)) {
         None => Ok(()),
         Some(name) => Err(format!("--{name} belongs to gateway")),
@@ -204,7 +198,9 @@ pub mod tests {
         let words: Vec<String> = line.split_whitespace().map(String::from).collect();
         match parse(&words)? {
             Invocation::Gateway(plan) => Ok(plan),
-            Invocation::Run(_) | Invocation::Help(_) => Err("another mode".into()),
+            Invocation::Run(_) | Invocation::Help(_) | Invocation::Node(_) => {
+                Err("another mode".into())
+            }
         }
     }
 
