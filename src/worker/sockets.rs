@@ -496,7 +496,11 @@ impl<N: Network> Worker<N> {
             return;
         };
         match conn.owner {
-            Some(owner) if conn.tx.len() <= conn.low_mark(TX_LOW) && conn.tell_drained => {
+            // Only bytes that have left are news: a mark above what is queued would be told of in
+            // every turn.
+            Some(owner)
+                if written > 0 && conn.tell_drained && conn.tx.len() <= conn.low_mark(TX_LOW) =>
+            {
                 conn.tell_drained = false;
                 self.deliver(owner, Event::Drained { conn: key });
             }

@@ -20,6 +20,8 @@ pub struct Peer {
     pub fate: Fate,
     /// It reads nothing for now.
     pub stalled: bool,
+    /// Bytes for it had to wait at some time.
+    pub lagged: bool,
     /// How many of the bytes that it has read are understood.
     pub parsed: usize,
     /// All virtual connections that it ever had.
@@ -124,6 +126,7 @@ impl Peer {
             entered: None,
             fate: Fate::Alive,
             stalled: false,
+            lagged: false,
             parsed: 0,
             lines: Vec::new(),
             open: HashMap::new(),

@@ -385,8 +385,12 @@ impl Town {
             .targets
             .iter()
             .any(|&target| self.peers[target].is_alive());
+        // A client that does not read is not dialled while too much waits for it.
+        let clogged = !self.peers[peer].is_client()
+            && dial.targets.iter().any(|&target| self.peers[target].lagged);
         assert!(
             dial.unknown
+                || clogged
                 || dial.doubtful
                 || self.stopping
                 || left
@@ -464,12 +468,14 @@ impl Town {
         self.entries += 1;
         for peer in 0..self.peers.len() {
             let world = self.world(peer);
-            let (closed, emitted, untaken) = {
+            let (closed, emitted, untaken, blocked) = {
                 let world = world.borrow();
                 let socket = &world.sockets[self.peers[peer].socket];
-                (socket.closed, socket.emitted(), socket.untaken())
+                let (emitted, untaken) = (socket.emitted(), socket.untaken());
+                (socket.closed, emitted, untaken, socket.is_blocked())
             };
             let one = &mut self.peers[peer];
+            one.lagged |= blocked;
             if emitted != one.emitted {
                 one.emitted = emitted;
                 one.taken = self.row.now;
