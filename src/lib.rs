@@ -7,8 +7,9 @@
 //! protocol code. A control thread owns everything that is slow or shared: the store on disk and
 //! the lookup of names.
 //!
-//! For programs, the crate is a client: [`agent`] and [`gateway`] are the blocking client libraries of
-//! these roles. The other rooms are public so that the tests, the simulation and the bench reach them.
+//! For programs, the crate is a client: [`agent`], [`gateway`] and [`node`] are the blocking client
+//! libraries of these roles. The other rooms are public so that the tests, the simulation and the
+//! bench reach them.
 //!
 //! # Threads
 //!
@@ -74,7 +75,7 @@
 //! | 2 sockets | [`net`] | 0 to 1 |
 //! | 3 motion | [`relay`] [`control`] | 0 to 2 |
 //! | 4 contract | [`session`] | 0 to 3 |
-//! | 4½ parts | [`upstream`] | 0 to 4 |
+//! | 4½ parts | [`upstream`] [`runs`] | 0 to 4 |
 //! | 5 protocols | [`protocols`] | 0 to 4½; never another protocol, `mio`, `socket2` or `libc` |
 //! | 6 engine | [`worker`] | 0 to 4; it has heard of no protocol, and of no part |
 //! | 7 house | [`server`] [`cli`] `main` `lib` | all; no other floor reads the list of protocols |
@@ -150,6 +151,7 @@ pub mod net;
 pub mod protocols;
 pub mod reactor;
 pub mod relay;
+pub mod runs;
 pub mod server;
 pub mod session;
 pub mod stats;
@@ -161,6 +163,7 @@ pub mod worker;
 
 pub use protocols::agent::client as agent;
 pub use protocols::gateway::client as gateway;
+pub use protocols::node::client as node;
 
 /// Has the README's Rust examples compiled with the documentation's.
 #[cfg(doctest)]

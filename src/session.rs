@@ -28,6 +28,7 @@ pub use mail::{Mail, Post};
 
 use crate::buffer::Ring;
 use crate::config::{Key, Limits, Settings};
+use crate::control::leases::Pool;
 use crate::control::resolver::Names;
 use crate::control::{Command, Reply};
 use crate::net::{ConnKey, ListenerKey};
@@ -46,8 +47,9 @@ pub trait Session {
     fn describe(&self, out: &mut String);
 
     /// Takes leave: called once, after [`Session::describe`], when the session is over, however that came, so that what others
-    /// know of it is undone in one place. Of what it asks for, only [`Cx::send`], [`Cx::forward`]
-    /// and [`Cx::post`] are done; its own connections close behind what they are sent here.
+    /// know of it is undone in one place. Its own listeners are closed already. Of what it asks for,
+    /// only [`Cx::send`], [`Cx::forward`], [`Cx::post`] and [`Cx::resume`] (of others' connections)
+    /// are done; its own connections close behind what they are sent here.
     fn leave(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;
     }
@@ -430,6 +432,11 @@ pub trait Role: Send + Sync + fmt::Debug {
         None
     }
 
+    /// The ports that it lends; none when it is off. The names of pools are unique in a server.
+    fn pools(&self) -> Vec<Pool> {
+        Vec::new()
+    }
+
     /// The role at work, on what the server has opened for all of them.
     fn service(&self, ground: &Ground) -> Arc<dyn Service>;
 }
@@ -442,6 +449,9 @@ pub struct Ground {
     pub names: Names,
     /// The server's limits.
     pub limits: Limits,
+    /// Where the role listens, in the order of [`Role::listen`]; port 0 has become the one that
+    /// was bound.
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// One address that a role listens on.

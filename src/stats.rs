@@ -31,6 +31,8 @@ pub enum Metric {
     Forwarded,
     /// Frames that their sender was not entitled to send, left without effect.
     Ignored,
+    /// Connections that a session closed for what they sent, itself going on.
+    Rejected,
     /// Questions that the control thread had no room for.
     Unasked,
     /// Log lines not written because there were too many of their kind.

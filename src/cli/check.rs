@@ -8,6 +8,7 @@ use super::exit::Failure;
 use super::flags::{Command, Environment};
 use super::{output, plan};
 use crate::config::{Limits, show_duration, show_size};
+use crate::session::Role;
 
 /// The command's face.
 pub(super) fn command() -> Command {
@@ -49,7 +50,8 @@ fn show(out: &mut String, reading: &plan::Reading) -> fmt::Result {
         workers => write!(out, "workers: {workers}")?,
     }
     writeln!(out, "{}", if core.pin { ", pinned" } else { "" })?;
-    match reading.plan.roles.iter().any(|role| role.store().is_some()) {
+    let keeps = |role: &Box<dyn Role>| role.store().is_some() || !role.pools().is_empty();
+    match reading.plan.roles.iter().any(keeps) {
         true => writeln!(out, "store: embedded, in {}", core.data_dir.display())?,
         false => writeln!(out, "store: none; no role that is on has a use for it")?,
     }

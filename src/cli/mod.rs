@@ -18,6 +18,7 @@ mod flags;
 mod gateway;
 mod help;
 mod logging;
+mod node;
 mod output;
 mod plan;
 mod route;
@@ -58,6 +59,8 @@ enum Invocation {
     Route(route::Request),
     Echo(gateway::Echo),
     Dial(gateway::Dial),
+    Node(node::Request),
+    Send(node::Send),
 }
 
 impl Invocation {
@@ -79,6 +82,7 @@ impl Invocation {
             Some("agent") => agent::parse(rest, environment),
             Some("route") => route::parse(rest, environment),
             Some("gateway") => gateway::parse(rest, environment),
+            Some("node") => node::parse(rest, environment),
             _ => Err(wrong(unknown("command", first, &NAMES))),
         }
     }
@@ -93,6 +97,8 @@ impl Invocation {
             Invocation::Route(request) => route::run(request),
             Invocation::Echo(echo) => echo.run(),
             Invocation::Dial(dial) => dial.run(),
+            Invocation::Node(request) => node::run(&request),
+            Invocation::Send(request) => node::send(&request),
         }
     }
 }
@@ -128,12 +134,13 @@ fn overview() -> String {
 }
 
 /// Every command and flag of the program itself, for the hints.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     "serve",
     "check",
     "agent",
     "route",
     "gateway",
+    "node",
     "--help",
     "--version",
 ];
@@ -171,6 +178,11 @@ const OVERVIEW: &[(&str, &[(&str, &str)])] = &[
                 "gateway dial SERVER_ID",
                 "exchange messages with a server of a gateway, by stdin and stdout",
             ),
+            (
+                "node [--forward ADDR]",
+                "get a public address and print what peers send there",
+            ),
+            ("node send PUBLIC_ADDR", "send lines to a node"),
         ],
     ),
     (

@@ -34,6 +34,8 @@ const HELPS: &[&[&str]] = &[
     &["gateway", "--help"],
     &["gateway", "echo", "--help"],
     &["gateway", "dial", "--help"],
+    &["node", "--help"],
+    &["node", "send", "--help"],
 ];
 
 #[test]
@@ -120,7 +122,7 @@ fn wrong_command_lines_are_told_what_would_be_right() {
         ),
         (
             &["start"],
-            "towpath: unknown command start; known: serve, check, agent, route, gateway, --help, --version (see towpath --help)",
+            "towpath: unknown command start; known: serve, check, agent, route, gateway, node, --help, --version (see towpath --help)",
         ),
     ] {
         refuses(line, want);
@@ -248,6 +250,35 @@ fn wrong_command_lines_of_the_gateways_clients_are_told_what_would_be_right() {
 }
 
 #[test]
+fn wrong_command_lines_of_node_are_told_what_would_be_right() {
+    for (line, want) in [
+        (
+            &["node", "sedn"][..],
+            "towpath node: unknown command sedn; known: send (see towpath node --help)",
+        ),
+        (
+            &["node", "-s", "relay.example"],
+            "towpath node: --server: \"relay.example\" has no port; write \"relay.example:7200\" (see towpath node --help)",
+        ),
+        (
+            &["node", "--network-id", "x"],
+            "towpath node: --network-id: \"x\" is no number from 0 to 4294967295 (see towpath node --help)",
+        ),
+        (
+            &["node", "--forward", "9000"],
+            "towpath node: --forward: \"9000\" is a port alone; write \":9000\" for every interface or \"127.0.0.1:9000\" for this host (see towpath node --help)",
+        ),
+        (
+            &["node", "send"],
+            "towpath node send: takes one PUBLIC_ADDR, but got 0 words (see towpath node send --help)",
+        ),
+        (&["node", "send", "relay.example"], ""),
+    ] {
+        refuses(line, want);
+    }
+}
+
+#[test]
 fn the_flags_of_serve_reach_the_plan() {
     let line = [
         "serve",
@@ -367,7 +398,8 @@ fn a_server_of_the_environment_is_checked_as_its_flag_is() {
 
 #[test]
 fn every_command_that_takes_a_token_tells_what_for() {
-    let takes_one = |line: &&&[&str]| line.len() > 1 && line[0] != "gateway";
+    // A gateway and a node show a key, not a token.
+    let takes_one = |line: &&&[&str]| line.len() > 1 && !["gateway", "node"].contains(&line[0]);
     for line in HELPS.iter().filter(takes_one) {
         let text = prints(line);
         assert!(text.contains("TOWPATH_TOKEN"), "{line:?}");

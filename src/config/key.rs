@@ -51,6 +51,12 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// A path, relative to the directory in which the server was started.
     Path,
+    /// A range of ports, such as `20000-29999`.
+    Ports,
+    /// An IP address without a port.
+    Ip,
+    /// A list of texts; its room reads them.
+    Texts,
     /// Addresses to listen on. The default holds only where no configuration file was read: in a
     /// file, a role is on when it says so.
     Addresses,
@@ -122,10 +128,15 @@ impl Key {
         Some(match self.kind {
             Kind::Tables | Kind::TableList => return None,
             Kind::Switch | Kind::Count { .. } => text.to_owned(),
-            Kind::Addresses => format!(r#"["{}"]"#, text.replace(',', r#"", ""#)),
-            Kind::Size { .. } | Kind::Time { .. } | Kind::Choice(_) | Kind::Path | Kind::Secret => {
-                format!(r#""{text}""#)
-            }
+            Kind::Texts if text.is_empty() => "[]".to_owned(),
+            Kind::Addresses | Kind::Texts => format!(r#"["{}"]"#, text.replace(',', r#"", ""#)),
+            Kind::Size { .. }
+            | Kind::Time { .. }
+            | Kind::Choice(_)
+            | Kind::Path
+            | Kind::Ports
+            | Kind::Ip
+            | Kind::Secret => format!(r#""{text}""#),
         })
     }
 }
@@ -140,6 +151,9 @@ impl Kind {
             Kind::Time { .. } => "TIME",
             Kind::Choice(_) => "KIND",
             Kind::Path => "DIR",
+            Kind::Ports => "RANGE",
+            Kind::Ip => "IP",
+            Kind::Texts => "TEXT",
             Kind::Addresses => "ADDR",
             Kind::Secret => "FILE",
         })
@@ -157,6 +171,9 @@ impl Kind {
                 format!("one of: {}", words.join(", "))
             }
             Kind::Path => r#"a path, such as "data""#.to_owned(),
+            Kind::Ports => r#"a range of ports, such as "20000-29999""#.to_owned(),
+            Kind::Ip => r#"an IP address, such as "192.0.2.1""#.to_owned(),
+            Kind::Texts => "a list of texts".to_owned(),
             Kind::Addresses => r#"a list of addresses, such as ["127.0.0.1:7000"]"#.to_owned(),
             Kind::Secret => r#"a text, or a file such as { file = "secrets/token" }"#.to_owned(),
             Kind::Tables => "a table".to_owned(),

@@ -35,4 +35,4 @@ pub use mistake::{Mistake, Place, Position, plain};
 pub use nearest::nearest;
 pub use secret::Secret;
 pub use settings::Settings;
-pub use value::{address, duration, show_duration, show_size, size};
+pub use value::{address, duration, ports, show_duration, show_ports, show_size, size};

@@ -3,6 +3,7 @@
 //! are the user's own.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::settings::{Found, Given};
 use super::value::bare_duration;
 use super::{
     Entry, Item, Key, Kind, Place, Position, Secret, Settings, Value, address, duration, plain,
-    show_duration, show_size, size,
+    ports, show_duration, show_size, size,
 };
 
 /// Keys of the tables.
@@ -110,13 +111,43 @@ impl Settings {
         .unwrap_or_default()
     }
 
+    /// A range of ports; none only when the key's own default is no range.
+    pub fn ports(&mut self, path: &'static str) -> Option<RangeInclusive<u16>> {
+        self.scalar(path, |key, raw| match raw {
+            Raw::Word(text) => ports(text),
+            Raw::Item(Value::Text(text)) => ports(text),
+            raw => Err(wrong(key, raw)),
+        })
+    }
+
+    /// An IP address; none only when the key's own default is none.
+    pub fn ip(&mut self, path: &'static str) -> Option<IpAddr> {
+        self.scalar(path, |key, raw| {
+            let text = match raw {
+                Raw::Word(text) => text,
+                Raw::Item(Value::Text(text)) => text,
+                raw => return Err(wrong(key, raw)),
+            };
+            text.parse().map_err(|_| wrong(key, raw))
+        })
+    }
+
+    /// A list of texts, in the order of the file.
+    pub fn texts(&mut self, path: &'static str) -> Vec<String> {
+        let Some(found) = self.find(path) else {
+            return Vec::new();
+        };
+        let texts = self.listed(&found).into_iter().map(|(_, text)| text);
+        texts.filter(|text| !text.is_empty()).collect()
+    }
+
     /// Addresses to listen on; empty means that the role is off. An address that another listener
     /// has already is a mistake, port 0 excepted.
     pub fn addresses(&mut self, path: &'static str) -> Vec<SocketAddr> {
         let Some(found) = self.find(path) else {
             return Vec::new();
         };
-        let texts = self.address_texts(&found);
+        let texts = self.listed(&found);
         let parted = texts.iter().partition::<Vec<_>, _>(|(_, t)| t == "off");
         let (offs, texts): (Vec<_>, Vec<_>) = parted;
         if let (Some((place, _)), false) = (offs.first(), texts.is_empty()) {
@@ -134,7 +165,8 @@ impl Settings {
         addresses
     }
 
-    fn address_texts(&mut self, found: &Found) -> Vec<(Place, String)> {
+    /// The texts of a list, each with its place.
+    fn listed(&mut self, found: &Found) -> Vec<(Place, String)> {
         let words = |words: &mut dyn Iterator<Item = &str>| {
             let texts = words.flat_map(|word| word.split(','));
             texts

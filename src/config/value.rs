@@ -2,6 +2,7 @@
 //! out; where the text stood is the caller's knowledge.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::plain;
@@ -98,6 +99,39 @@ fn wrong_address(shown: &str) -> String {
     )
 }
 
+/// Reads a range of ports, `20000-29999` with both ends in it, or one port alone.
+pub fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let shown = plain(text);
+    let wrong = || {
+        format!(
+            r#""{shown}" is not a range of ports; write it like "20000-29999", or one port like "20000""#
+        )
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let port = |digits: &str| {
+        if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+            return Err(wrong());
+        }
+        let number = digits.parse::<u16>().ok().filter(|port| *port > 0);
+        number.ok_or_else(|| format!(r#"a port of "{shown}" is out of range: 1 to 65535"#))
+    };
+    let (first, last) = (port(first)?, port(last)?);
+    if first > last {
+        return Err(format!(
+            r#""{shown}" runs backwards; write "{last}-{first}""#
+        ));
+    }
+    Ok(first..=last)
+}
+
+/// A range of ports as [`ports`] reads it.
+pub fn show_ports(ports: &RangeInclusive<u16>) -> String {
+    match (ports.start(), ports.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    }
+}
+
 /// A duration as [`duration`] reads it, in its largest whole unit.
 pub fn show_duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
@@ -187,6 +221,39 @@ mod tests {
             );
             assert_eq!(size(text).unwrap_err(), want);
         }
+    }
+
+    #[test]
+    fn port_ranges_are_read_and_shown() {
+        for (text, range) in [
+            ("20000-29999", 20_000..=29_999),
+            ("1-65535", 1..=65_535),
+            ("7000", 7_000..=7_000),
+        ] {
+            assert_eq!(ports(text), Ok(range.clone()));
+            assert_eq!(show_ports(&range), text);
+        }
+        assert_eq!(ports("7000-7000"), Ok(7_000..=7_000));
+    }
+
+    #[test]
+    fn each_slip_in_a_port_range_has_its_own_answer() {
+        for text in [
+            "", "-", "1-", "-1", "1-2-3", "a-b", "+1-2", "1 - 2", "1..2", "1,2",
+        ] {
+            let want = format!(
+                r#""{text}" is not a range of ports; write it like "20000-29999", or one port like "20000""#
+            );
+            assert_eq!(ports(text).unwrap_err(), want);
+        }
+        for text in ["0", "0-9", "60000-65536", "99999999999999999999"] {
+            let want = format!(r#"a port of "{text}" is out of range: 1 to 65535"#);
+            assert_eq!(ports(text).unwrap_err(), want);
+        }
+        assert_eq!(
+            ports("29999-20000").unwrap_err(),
+            r#""29999-20000" runs backwards; write "20000-29999""#
+        );
     }
 
     #[test]

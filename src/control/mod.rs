@@ -5,8 +5,8 @@
 //!
 //! ```text
 //!   workers ── Request ──> [channel] ── a round ──┬─ lookups, watches: answered first
-//!      ^                                          └─ updates: one commit, one sync
-//!      └───────────────── Letter ── [box of each worker] ── Stored, Changed, Resolved
+//!      ^                                          └─ updates, leases: one commit, one sync
+//!      └──────── Letter ── [box of each worker] ── Stored, Changed, Resolved, Leased
 //! ```
 //!
 //! What comes in while a commit is under way makes the next round, and a round that follows a busy
@@ -14,14 +14,17 @@
 //! none but its own.
 //!
 //! **Bounds.** A round takes at most [`ROUND`] requests and stops at [`ROUND_BYTES`] of updates.
-//! Each request is answered by one letter at most. Letters that find a worker's box full wait in
+//! Each request is answered by one letter at most, and a lease that changes hands has one more, to
+//! its former holder. Letters that find a worker's box full wait in
 //! its outbox, and while one of those holds [`ROUND`] or more, no request is taken in. So
 //!
 //! ```text
-//!   letters waiting <= workers x ROUND + ROUND + watchers + lookups waiting
-//!                      (before a round)  (it)     <= 2^18     <= 2^16
+//!   letters waiting <= workers x ROUND + 2 ROUND + watchers + lookups waiting
+//!                      (before a round)   (it)     <= 2^18     <= 2^16
 //! ```
 
+pub mod leases;
+mod lending;
 pub mod resolver;
 mod watchers;
 
@@ -33,6 +36,8 @@ use crossbeam_channel::{Receiver, after, never, select};
 
 use crate::reactor::{Address, Handle, Outbox, SessionKey};
 use crate::store::{Change, Memory, Name, Refusal, Store, Update};
+use leases::{Lease, NoPort, Pool};
+use lending::Lending;
 use resolver::{Found, Names, Outcome, Resolver};
 use watchers::Watchers;
 
@@ -68,6 +73,40 @@ pub enum Command {
         /// As it was watched.
         section: Box<[u8]>,
     },
+    /// Asks for a port of a pool; answered, when it is on the disk, by [`Reply::Leased`] with the
+    /// port that the owner had before where there is one, or by [`Reply::NoPort`]. Whoever held
+    /// it until then is told [`Reply::Superseded`]. The session has it until [`Command::Leave`].
+    Lease {
+        /// The name of the pool.
+        pool: &'static str,
+        /// Whose the port is to be, over connections and restarts.
+        owner: Box<[u8]>,
+        /// This port and no other.
+        wanted: Option<u16>,
+    },
+    /// The port of a lease is held by another program; answered as [`Command::Lease`] is, with
+    /// another port.
+    ForeignPort {
+        /// As it was asked for.
+        pool: &'static str,
+        /// As it was asked for.
+        owner: Box<[u8]>,
+        /// The lease's.
+        epoch: u64,
+    },
+    /// The lease runs out from now on; has no reply, and does nothing when somebody newer has the
+    /// lease.
+    Leave {
+        /// As it was asked for.
+        pool: &'static str,
+        /// As it was asked for.
+        owner: Box<[u8]>,
+        /// The lease's.
+        epoch: u64,
+    },
+    /// The session has ended: whatever leases it holds run out from now on, those among them whose
+    /// answer it has not heard. Has no reply.
+    Ended,
     /// Looks a name up; answered by [`Reply::Resolved`] within the timeout.
     Resolve {
         /// A name, or an address written out.
@@ -82,6 +121,16 @@ pub enum Reply {
     Stored(Result<(), Refusal>),
     /// The watched record is there; the watch has ended.
     Changed,
+    /// The owner has this port, and that is on the disk.
+    Leased(Lease),
+    /// Why there is no port; nothing has changed.
+    NoPort(NoPort),
+    /// Somebody newer has the lease that was told with this ticket. The port is to be given up at
+    /// once; nothing else has to be done.
+    Superseded {
+        /// The epoch that is void now.
+        epoch: u64,
+    },
     /// The addresses of the host, or why there are none.
     Resolved(Result<Arc<[IpAddr]>, resolver::Failure>),
     /// There is no room for this watch.
@@ -112,6 +161,7 @@ pub struct Control {
     memory: Memory,
     resolver: Resolver<Asker>,
     watchers: Watchers,
+    lending: Lending,
     outboxes: Vec<Outbox<Letter>>,
     recoveries: u64,
     /// How many updates the last round had.
@@ -129,8 +179,15 @@ impl Control {
             store,
             resolver,
             watchers: Watchers::default(),
+            lending: Lending::default(),
             outboxes: boxes.map(|(core, at)| Outbox::new(core, at)).collect(),
         }
+    }
+
+    /// The same, with ports to lend. What the store has of the pools' leases is theirs again.
+    pub fn lending(mut self, pools: Vec<Pool>, now: Instant, unix: i64) -> Self {
+        self.lending = Lending::open(pools, &self.store, now, unix);
+        self
     }
 
     /// The store's records, for the workers.
@@ -196,6 +253,7 @@ impl Control {
         for outbox in &mut self.outboxes {
             outbox.flush(now);
         }
+        self.lending.expire(now);
         let mut updates = Vec::new();
         let mut askers = Vec::new();
         for Request {
@@ -210,16 +268,15 @@ impl Control {
                     updates.push(update);
                     askers.push(asker);
                 }
-                Command::Watch { id, section } => self.watch(asker, &id, &section, now),
-                Command::Unwatch { id, section } => self.watchers.remove(from, &id, &section),
-                Command::Resolve { host } => self.resolve(asker, &host, now),
+                other => self.serve(asker, other, now),
             }
         }
         self.look_after_lookups(now);
-        self.last_updates = updates.len();
+        let leases = self.lending.unsaved(now);
+        self.last_updates = updates.len() + leases.len();
         // The disk may take its time from here on; whoever did not ask for it is served.
-        if !updates.is_empty() {
-            self.apply(&updates, &askers, now, unix);
+        if self.last_updates > 0 {
+            self.apply(&updates, &askers, &leases, now, unix);
         }
     }
 
@@ -227,7 +284,8 @@ impl Control {
     pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let is_waiting = self.outboxes.iter().any(|one| one.waiting() > 0);
         let retry = is_waiting.then(|| now + RETRY);
-        [retry, self.resolver.next_deadline()]
+        let lending = self.lending.next_deadline(now);
+        [retry, lending, self.resolver.next_deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -236,6 +294,37 @@ impl Control {
     /// True while a worker's letters pile up: then no request is taken in.
     pub fn is_clogged(&self) -> bool {
         self.outboxes.iter().any(|one| one.waiting() >= ROUND)
+    }
+
+    fn serve(&mut self, asker: Asker, command: Command, now: Instant) {
+        match command {
+            // An update is the round's, which gathers them.
+            Command::Update(_) => {}
+            Command::Watch { id, section } => self.watch(asker, &id, &section, now),
+            Command::Unwatch { id, section } => self.watchers.remove(asker.from, &id, &section),
+            Command::Lease {
+                pool,
+                owner,
+                wanted,
+            } => {
+                let asked = self.lending.acquire(asker, pool, &owner, wanted, now);
+                self.refuse(asker, asked, now);
+            }
+            Command::ForeignPort { pool, owner, epoch } => {
+                let asked = self.lending.foreign(asker, pool, &owner, epoch, now);
+                self.refuse(asker, asked, now);
+            }
+            Command::Leave { pool, owner, epoch } => self.lending.leave(pool, owner, epoch, now),
+            Command::Ended => self.lending.end(asker.from, now),
+            Command::Resolve { host } => self.resolve(asker, &host, now),
+        }
+    }
+
+    /// What is granted is told when it is on the disk.
+    fn refuse(&mut self, asker: Asker, asked: Result<(), NoPort>, now: Instant) {
+        if let Err(no_port) = asked {
+            self.post(asker, Reply::NoPort(no_port), now);
+        }
     }
 
     fn watch(&mut self, asker: Asker, id: &[u8], section: &[u8], now: Instant) {
@@ -278,8 +367,20 @@ impl Control {
         }
     }
 
-    fn apply(&mut self, updates: &[Update], askers: &[Asker], now: Instant, unix: i64) {
-        let answers = self.store.apply(updates, unix);
+    fn apply(
+        &mut self,
+        updates: &[Update],
+        askers: &[Asker],
+        leases: &[Update],
+        now: Instant,
+        unix: i64,
+    ) {
+        let (answers, leased) = self.store.apply_all(updates, leases, unix);
+        if !leases.is_empty() {
+            for (asker, reply) in self.lending.settle(&leased, now) {
+                self.post(asker, reply, now);
+            }
+        }
         for (asker, answer) in askers.iter().zip(&answers) {
             self.post(*asker, Reply::Stored(answer.clone()), now);
         }
@@ -350,7 +451,7 @@ fn bytes_of(request: &Request) -> usize {
 }
 
 /// The wall clock in whole seconds, negative before 1970.
-fn unix_now() -> i64 {
+pub fn unix_now() -> i64 {
     match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => since.as_secs() as i64,
         Err(error) => -(error.duration().as_secs() as i64),

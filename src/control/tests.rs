@@ -362,3 +362,5 @@ fn a_round_ends_at_its_bytes() {
     fill(&mut round, &inbox);
     assert_eq!(round.len(), 2);
 }
+
+mod leases;

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod chain;
 pub mod gateway;
+pub mod node;
 
 use crate::session::Protocol;
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 
@@ -13,10 +13,10 @@ use super::signals::{Stopper, Watch};
 use super::{Plan, StartError};
 use crate::config::Core;
 use crate::control::resolver::Resolver;
-use crate::control::{Control, Letter, Request};
+use crate::control::{Control, Letter, Request, unix_now};
 use crate::net::{self, Kernel, Poller, Quota, SocketOptions};
 use crate::reactor::{self, Address, Bell, Mailbox, mailbox};
-use crate::session::{Ground, Post, Service};
+use crate::session::{Ground, Post, Role, Service};
 use crate::stats::{self, Counters, Metric};
 use crate::store::{self, Store};
 use crate::sys;
@@ -39,27 +39,33 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
         0 => sys::processors(),
         chosen => chosen,
     };
+    let pools: Vec<_> = roles.iter().flat_map(|role| role.pools()).collect();
     let store = match roles.iter().find_map(|role| role.store()) {
         Some(limits) => Store::open(&plan.core.data_dir, limits),
+        None if !pools.is_empty() => Store::open(&plan.core.data_dir, NO_RECORDS),
         None => Store::in_memory(NO_RECORDS),
     };
     let store = store.map_err(StartError::Store)?;
     let resolver = Resolver::new(limits.resolve_ttl, limits.resolve_timeout)
         .map_err(|error| StartError::System("start the resolver", error))?;
-    let ground = Ground {
-        memory: store.memory(),
-        names: resolver.names(),
-        limits,
-    };
+    let (memory, names) = (store.memory(), resolver.names());
     let options = SocketOptions {
-        user_timeout: ground.limits.user_timeout,
+        user_timeout: limits.user_timeout,
         keepalive: KEEPALIVE,
     };
     let listens: Vec<_> = roles.iter().map(|role| role.listen()).collect();
     let bound = listeners::bind_all(&listens, workers, options)?;
-    let services: Vec<_> = roles.iter().map(|role| role.service(&ground)).collect();
+    let service = |(number, role): (usize, &&Box<dyn Role>)| {
+        role.service(&Ground {
+            memory: memory.clone(),
+            names: names.clone(),
+            limits: limits.clone(),
+            addresses: listeners::addresses(&bound, number),
+        })
+    };
+    let services: Vec<_> = roles.iter().enumerate().map(service).collect();
     let quota = Arc::new(quota(&plan.core, workers, bound.len()));
-    let records = ground.memory.records();
+    let records = memory.records();
 
     let crew = Crew::start(
         &plan.core,
@@ -68,7 +74,10 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
         &bound,
         options,
         &quota,
-        |addresses| Control::new(store, resolver, addresses),
+        |addresses| {
+            let control = Control::new(store, resolver, addresses);
+            control.lending(pools, Instant::now(), unix_now())
+        },
     )?;
     let watch = Watch::start(crew.stopper.clone())
         .map_err(|error| StartError::System("watch signals", error))?;

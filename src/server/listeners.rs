@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use mio::net::TcpListener;
@@ -66,6 +67,12 @@ pub(super) fn bind_all(
         }
     }
     Ok(bound)
+}
+
+/// Where a service listens, in the order of its listeners.
+pub(super) fn addresses(bound: &[Bound], service: usize) -> Vec<SocketAddr> {
+    let own = bound.iter().filter(|at| at.service == service);
+    own.map(|at| at.listen.address).collect()
 }
 
 /// One listening socket for each core on the same address; port 0 becomes one chosen port.

@@ -82,9 +82,12 @@ impl Close {
     }
 
     /// True when a peer broke a rule, a cap was hit or a backend failed: an operator may want to
-    /// know. A peer that vanishes, or a pair that fell silent, is everyday.
+    /// know. A peer that vanishes or falls silent is everyday.
     pub fn is_fault(&self) -> bool {
-        !self.is_ordinary() && !matches!(self.cause, Cause::Io(..) | Cause::Deadline("idle"))
+        let silent = Cause::Deadline("idle");
+        let dead = Cause::Deadline("keepalive");
+        let vanished = matches!(self.cause, Cause::Io(..)) || [silent, dead].contains(&self.cause);
+        !self.is_ordinary() && !vanished
     }
 
     /// True when nothing failed, so that nobody is to be named for it.

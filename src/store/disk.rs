@@ -1,5 +1,5 @@
-//! The records on disk: one table of a `redb` database, one entry per record, and before it the
-//! journal of what changed since.
+//! The records on disk: a table of a `redb` database for each keyspace, one entry per record, and
+//! before them the journal of what changed since.
 //!
 //! It knows no limit and serves no query; [`Store`](super::Store) alone calls it.
 //!
@@ -7,11 +7,11 @@
 //!   commit ----> append to the journal, one sync       (small, and the journal has room)
 //!     |
 //!     +--------> fold: one transaction, one sync       (the journal is full, or the batch is large)
-//!                  records <- what the touched records are in memory
-//!                  records <- the batch
+//!                  tables  <- what the touched records are in memory
+//!                  tables  <- the batch
 //!                  state   <- a new generation, which makes every frame of the journal void
 //!
-//!   open         records, then the journal's frames of the database's generation, then a fold
+//!   open         tables, then the journal's frames of the database's generation, then a fold
 //!   recovery     open both again, then a fold of what memory has: nothing of a refused batch stays
 //!   orderly end  a fold that leaves no generation: the database alone is the store
 //!
@@ -39,10 +39,11 @@ use redb::{
     TableError,
 };
 
+use super::contents::{Contents, Keyspace};
 use super::error::OpenError;
 use super::journal::{Broken, Journal};
 use super::medium::{Medium, Watched, journal_path};
-use super::memory::{Key, Memory, Name, Record};
+use super::memory::{Key, Name, Record};
 
 /// The open files and what is needed to open them again.
 pub(super) struct Disk {
@@ -54,7 +55,7 @@ pub(super) struct Disk {
     bounds: Bounds,
     /// The records that may be other in memory than in the table: at most `bounds.records`, and
     /// one batch after a failure.
-    touched: HashSet<Key>,
+    touched: Touched,
     /// The generation in the database, which is the store's mark as well.
     generation: u64,
     /// The generation that the last fold wanted there; after its failure it may be there.
@@ -77,6 +78,8 @@ pub(super) struct Bounds {
 
 /// One change for [`Disk::commit`].
 pub(super) struct Write<'a> {
+    /// Where the record is.
+    pub(super) keyspace: Keyspace,
     /// The first-level key.
     pub(super) id: &'a [u8],
     /// The second-level key.
@@ -85,15 +88,46 @@ pub(super) struct Write<'a> {
     pub(super) data: Option<&'a [u8]>,
 }
 
-/// A row of the table, new or, with `None`, to be removed.
-type Row<T> = (Vec<u8>, Option<(i64, T)>);
+/// A row of a keyspace's table, new or, with `None`, to be removed.
+type Row<T> = (Keyspace, Vec<u8>, Option<(i64, T)>);
+
+/// Names of records, by keyspace.
+#[derive(Default)]
+struct Touched([HashSet<Key>; Keyspace::ALL.len()]);
+
+impl Touched {
+    fn len(&self) -> usize {
+        self.0.iter().map(HashSet::len).sum()
+    }
+
+    fn insert(&mut self, keyspace: Keyspace, id: &[u8], section: &[u8]) {
+        let names = &mut self.0[keyspace as usize];
+        let name: &dyn Name = &(id, section);
+        if !names.contains(name) {
+            names.insert(Key::new(id, section));
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Keyspace, &Key)> {
+        let each = |keyspace| {
+            self.0[keyspace as usize]
+                .iter()
+                .map(move |key| (keyspace, key))
+        };
+        Keyspace::ALL.into_iter().flat_map(each)
+    }
+
+    fn clear(&mut self) {
+        self.0.iter_mut().for_each(HashSet::clear);
+    }
+}
 
 impl Disk {
     /// Opens database and journal, verifies all of them, and puts every record into the memory.
     pub(super) fn open(
         mut medium: Box<dyn Medium>,
         bounds: Bounds,
-        memory: &Memory,
+        contents: &Contents,
     ) -> Result<Self, OpenError> {
         let path = medium.path().to_path_buf();
         let sync_failed = Arc::new(AtomicBool::new(false));
@@ -108,7 +142,9 @@ impl Disk {
             if !database.check_integrity()? {
                 return Err(redb::Error::Corrupted(ROLLED_BACK.into()));
             }
-            load(&database, memory)?;
+            for keyspace in Keyspace::ALL {
+                load(&database, keyspace, contents)?;
+            }
             let generation = generation_in(&database)?;
             Ok((database, generation))
         }));
@@ -117,13 +153,13 @@ impl Disk {
             .map_err(|error| OpenError::from_database(&path, error))?;
         let told = |error| OpenError::from_io(&journal_path(&path), error);
         let journal = Journal::over(medium.open_journal(false).map_err(told)?, bounds.journal);
-        let mut touched = HashSet::new();
+        let mut touched = Touched::default();
         if let Some(generation) = generation {
-            let replayed = journal.replay(generation, |id, section, record| {
-                touched.insert(Key::new(id, section));
+            let replayed = journal.replay(generation, |keyspace, id, section, record| {
+                touched.insert(keyspace, id, section);
                 match record {
-                    Some(record) => memory.set(id, section, record),
-                    None => memory.remove(id, section),
+                    Some(record) => contents.of(keyspace).set(id, section, record),
+                    None => contents.of(keyspace).remove(id, section),
                 }
             });
             replayed.map_err(|broken| match broken {
@@ -142,7 +178,7 @@ impl Disk {
             generation: 0,
             wanted: 0,
         };
-        disk.fold(&[], 0, memory)
+        disk.fold(&[], 0, contents)
             .map_err(|error| OpenError::from_database(&disk.path, error))?;
         Ok(disk)
     }
@@ -167,12 +203,12 @@ impl Disk {
         &mut self,
         writes: &[Write<'_>],
         timestamp: i64,
-        memory: &Memory,
+        contents: &Contents,
     ) -> Result<(), String> {
         let room = self.touched.len() + writes.len() <= self.bounds.records;
         let done = match &self.files {
             Some(files) if room && files.journal.takes(writes) => self.append(writes, timestamp),
-            _ => self.fold(writes, timestamp, memory),
+            _ => self.fold(writes, timestamp, contents),
         };
         done.map_err(|error| self.in_words(error))
     }
@@ -185,31 +221,29 @@ impl Disk {
 
     fn touch(&mut self, writes: &[Write<'_>]) {
         for write in writes {
-            let name: &dyn Name = &(write.id, write.section);
-            if !self.touched.contains(name) {
-                self.touched.insert(Key::new(write.id, write.section));
-            }
+            self.touched.insert(write.keyspace, write.id, write.section);
         }
     }
 
-    /// Brings the table up to the memory and the batch, and starts an empty journal, in one
+    /// Brings the tables up to the memory and the batch, and starts an empty journal, in one
     /// transaction with one sync.
     fn fold(
         &mut self,
         writes: &[Write<'_>],
         timestamp: i64,
-        memory: &Memory,
+        contents: &Contents,
     ) -> Result<(), redb::Error> {
         let mut batch: Vec<Row<&[u8]>> = writes
             .iter()
             .map(|write| {
                 let key = key_of(&(write.id, write.section));
-                (key, write.data.map(|data| (timestamp, data)))
+                let value = write.data.map(|data| (timestamp, data));
+                (write.keyspace, key, value)
             })
             .collect();
         // Neighbours share pages.
-        batch.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let rows = self.touched_rows(memory);
+        batch.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        let rows = self.touched_rows(contents);
         let generation = new_generation();
         self.wanted = generation;
         let folded = self.guarded(|files| {
@@ -227,23 +261,23 @@ impl Disk {
         Ok(())
     }
 
-    fn touched_rows(&self, memory: &Memory) -> Vec<Row<Arc<[u8]>>> {
+    fn touched_rows(&self, contents: &Contents) -> Vec<Row<Arc<[u8]>>> {
         let mut rows: Vec<_> = self
             .touched
             .iter()
-            .map(|name| {
-                let record = memory.get(name.id(), name.section());
+            .map(|(keyspace, name)| {
+                let record = contents.of(keyspace).get(name.id(), name.section());
                 let row = record.map(|record| (record.timestamp, record.data));
-                (key_of(name), row)
+                (keyspace, key_of(name), row)
             })
             .collect();
-        rows.sort_unstable_by(|a: &Row<_>, b| a.0.cmp(&b.0));
+        rows.sort_unstable_by(|a: &Row<_>, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
         rows
     }
 
     /// Opens the files again after a failure and makes them hold what is in memory. An error
     /// leaves them closed.
-    pub(super) fn recover(&mut self, memory: &Memory) -> Result<(), String> {
+    pub(super) fn recover(&mut self, contents: &Contents) -> Result<(), String> {
         self.close();
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let inner = self.medium.open(true)?;
@@ -267,17 +301,17 @@ impl Disk {
         let journal = journal.and_then(|journal| journal.prepare().map(|()| journal));
         let journal = journal.map_err(|error| self.in_words(redb::Error::Io(error)))?;
         self.files = Some(Files { database, journal });
-        self.fold(&[], 0, memory)
+        self.fold(&[], 0, contents)
             .map_err(|error| self.in_words(error))
     }
 
-    /// The orderly end: the table gets everything and the journal is no longer part of the store.
+    /// The orderly end: the tables get everything and the journal is no longer part of the store.
     /// After a failure, or when this fails, it stays as a crash would leave it.
-    pub(super) fn finish(&mut self, memory: &Memory) {
+    pub(super) fn finish(&mut self, contents: &Contents) {
         if self.files.is_none() {
             return;
         }
-        let rows = self.touched_rows(memory);
+        let rows = self.touched_rows(contents);
         let done = self.guarded(|files| write_rows::<&[u8]>(&files.database, &rows, &[], None));
         if let Err(error) = done {
             log::warn!(
@@ -334,9 +368,9 @@ fn database_on(backend: Watched) -> Result<Database, redb::Error> {
     Ok(builder.set_cache_size(CACHE).create_with_backend(backend)?)
 }
 
-fn load(database: &Database, memory: &Memory) -> Result<(), redb::Error> {
+fn load(database: &Database, keyspace: Keyspace, contents: &Contents) -> Result<(), redb::Error> {
     let transaction = database.begin_read()?;
-    let table = match transaction.open_table(RECORDS) {
+    let table = match transaction.open_table(table_of(keyspace)) {
         Ok(table) => table,
         Err(TableError::TableDoesNotExist(_)) => return Ok(()),
         Err(error) => return Err(error.into()),
@@ -346,7 +380,7 @@ fn load(database: &Database, memory: &Memory) -> Result<(), redb::Error> {
         let (key, value) = entry?;
         let (id, section) = split_key(key.value()).map_err(corrupted)?;
         let record = decode_value(key.value(), value.value()).map_err(corrupted)?;
-        memory.set(id, section, record);
+        contents.of(keyspace).set(id, section, record);
         count += 1;
     }
     let expected = table.len()?;
@@ -385,13 +419,15 @@ fn write_rows<T: AsRef<[u8]>>(
     // order in which pages reach the disk, at twice the syncs.
     let transaction = database.begin_write()?;
     {
-        let mut table = transaction.open_table(RECORDS)?;
         let mut value = Vec::new();
-        for (key, row) in rows {
-            write_row(&mut table, key, row.as_ref(), &mut value)?;
-        }
-        for (key, row) in batch {
-            write_row(&mut table, key, row.as_ref(), &mut value)?;
+        for keyspace in Keyspace::ALL {
+            let mut table = transaction.open_table(table_of(keyspace))?;
+            for (_, key, row) in rows.iter().filter(|row| row.0 == keyspace) {
+                write_row(&mut table, key, row.as_ref(), &mut value)?;
+            }
+            for (_, key, row) in batch.iter().filter(|row| row.0 == keyspace) {
+                write_row(&mut table, key, row.as_ref(), &mut value)?;
+            }
         }
         let mut state = transaction.open_table(STATE)?;
         match generation {
@@ -491,7 +527,13 @@ fn shown(key: &[u8]) -> String {
     format!("\"{}\"", names[..most].escape_ascii())
 }
 
-const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
+fn table_of(keyspace: Keyspace) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+    TableDefinition::new(match keyspace {
+        Keyspace::Records => "records",
+        Keyspace::Leases => "leases",
+    })
+}
+
 /// The one entry of the state's table is the generation.
 const STATE: TableDefinition<&str, u64> = TableDefinition::new("state");
 const GENERATION: &str = "generation";

@@ -15,7 +15,7 @@ use super::Medium;
 
 /// One disk with both files; clones are the same one, so that a test keeps a hand on it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct FaultyDisk {
+pub(crate) struct FaultyDisk {
     state: Arc<Mutex<State>>,
 }
 
@@ -48,7 +48,7 @@ struct Image {
 
 /// Which operation fails, and with which error number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     Open(i32),
     Write(i32),
     Grow(i32),
@@ -61,7 +61,7 @@ pub(super) enum Fault {
 
 impl FaultyDisk {
     /// From now on this fails, after `spared` operations of its kind have gone well.
-    pub(super) fn fail(&self, fault: Fault, spared: usize) {
+    pub(crate) fn fail(&self, fault: Fault, spared: usize) {
         let mut state = self.state.lock();
         state.fault = Some(fault);
         state.spared = spared;
@@ -69,21 +69,21 @@ impl FaultyDisk {
     }
 
     /// True when the last fault that was asked for has happened.
-    pub(super) fn failed(&self) -> bool {
+    pub(crate) fn failed(&self) -> bool {
         self.state.lock().failed
     }
 
-    pub(super) fn heal(&self) {
+    pub(crate) fn heal(&self) {
         self.state.lock().fault = None;
     }
 
     /// Forgets what no sync has brought to the disk.
-    pub(super) fn cut_power(&self) {
+    pub(crate) fn cut_power(&self) {
         self.tear(|| false);
     }
 
     /// As [`FaultyDisk::cut_power`], but each sector that awaits its sync may have made it.
-    pub(super) fn tear(&self, mut made_it: impl FnMut() -> bool) {
+    pub(crate) fn tear(&self, mut made_it: impl FnMut() -> bool) {
         for image in &mut self.state.lock().files {
             image.dirty.retain(|_| made_it());
             image.write_back();
@@ -92,30 +92,30 @@ impl FaultyDisk {
     }
 
     /// The syncs of the database and of the journal.
-    pub(super) fn syncs(&self) -> [usize; 2] {
+    pub(crate) fn syncs(&self) -> [usize; 2] {
         self.state.lock().syncs
     }
 
-    pub(super) fn operations(&self) -> usize {
+    pub(crate) fn operations(&self) -> usize {
         self.state.lock().operations
     }
 
     /// The database's bytes as they are read.
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         self.state.lock().files[DATABASE].cached.clone()
     }
 
     /// The journal's bytes as they are read.
-    pub(super) fn journal(&self) -> Vec<u8> {
+    pub(crate) fn journal(&self) -> Vec<u8> {
         self.state.lock().files[JOURNAL].cached.clone()
     }
 
     /// Another disk with these bytes of a database on it, and no journal.
-    pub(super) fn holding(bytes: Vec<u8>) -> Self {
+    pub(crate) fn holding(bytes: Vec<u8>) -> Self {
         Self::holding_both(bytes, Vec::new())
     }
 
-    pub(super) fn holding_both(database: Vec<u8>, journal: Vec<u8>) -> Self {
+    pub(crate) fn holding_both(database: Vec<u8>, journal: Vec<u8>) -> Self {
         let disk = Self::default();
         disk.state.lock().files = [database, journal].map(|bytes| Image {
             durable: bytes.clone(),
@@ -126,7 +126,7 @@ impl FaultyDisk {
     }
 
     /// Another disk with what is on this one now, sound and without a fault.
-    pub(super) fn copy(&self) -> Self {
+    pub(crate) fn copy(&self) -> Self {
         Self::holding_both(self.bytes(), self.journal())
     }
 }

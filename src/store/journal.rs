@@ -8,8 +8,8 @@
 //! file    frames from the start on, each from a sector's border; the rest is what was there before
 //! frame   u64 LE generation | u64 LE sequence | u32 LE length | u32 LE crc | body | zeros
 //! body    i64 LE timestamp | changes
-//! change  u32 LE id length | u32 LE section length | u32 LE data length, or all ones = removed
-//!         | id | section | data
+//! change  u32 LE id length, its highest bit set for a lease | u32 LE section length
+//!         | u32 LE data length, or all ones = removed | id | section | data
 //! ```
 //!
 //! A frame counts when its generation is the database's, its sequence follows the frame before
@@ -25,6 +25,7 @@ use std::io;
 
 use redb::StorageBackend;
 
+use super::contents::Keyspace;
 use super::disk::Write;
 use super::memory::Record;
 
@@ -114,7 +115,12 @@ impl Journal {
         for write in writes {
             // What fits into the journal is far below 4 GiB.
             let data = write.data.map_or(REMOVED, |data| data.len() as u32);
-            for length in [write.id.len() as u32, write.section.len() as u32, data] {
+            let keyspace = match write.keyspace {
+                Keyspace::Records => 0,
+                Keyspace::Leases => LEASE,
+            };
+            let id = write.id.len() as u32 | keyspace;
+            for length in [id, write.section.len() as u32, data] {
                 frame.extend_from_slice(&length.to_le_bytes());
             }
             frame.extend_from_slice(write.id);
@@ -134,7 +140,7 @@ impl Journal {
     pub(super) fn replay(
         &self,
         generation: u64,
-        mut each: impl FnMut(&[u8], &[u8], Option<Record>),
+        mut each: impl FnMut(Keyspace, &[u8], &[u8], Option<Record>),
     ) -> Result<(), Broken> {
         let length = self.file.len().map_err(Broken::Io)?;
         // The file had its full length, on the disk, before the database spoke of it.
@@ -196,14 +202,21 @@ impl<'a> Frame<'a> {
     }
 
     /// `None` when the body is not what [`Journal::encode`] makes.
-    fn each_change(&self, mut each: impl FnMut(&[u8], &[u8], Option<Record>)) -> Option<()> {
+    fn each_change(
+        &self,
+        mut each: impl FnMut(Keyspace, &[u8], &[u8], Option<Record>),
+    ) -> Option<()> {
         let (timestamp, changes) = self.body.split_first_chunk()?;
         let timestamp = i64::from_le_bytes(*timestamp);
         let mut fields = Fields(changes);
         while !fields.0.is_empty() {
-            let (id, section) = (fields.number()? as usize, fields.number()? as usize);
-            let data = fields.number()?;
-            let (id, section) = (fields.bytes(id)?, fields.bytes(section)?);
+            let (id, section, data) = (fields.number()?, fields.number()?, fields.number()?);
+            let keyspace = match id & LEASE {
+                0 => Keyspace::Records,
+                _ => Keyspace::Leases,
+            };
+            let id = fields.bytes((id & !LEASE) as usize)?;
+            let section = fields.bytes(section as usize)?;
             let record = match data {
                 REMOVED => None,
                 length => Some(Record {
@@ -211,7 +224,7 @@ impl<'a> Frame<'a> {
                     data: fields.bytes(length as usize)?.into(),
                 }),
             };
-            each(id, section, record);
+            each(keyspace, id, section, record);
         }
         Some(())
     }
@@ -246,5 +259,6 @@ const TIMESTAMP: usize = 8;
 /// The three lengths before each change.
 const LENGTHS: usize = 12;
 const REMOVED: u32 = u32::MAX;
+const LEASE: u32 = 1 << 31;
 /// What a disk writes whole or not at all.
 pub(super) const SECTOR: usize = 512;

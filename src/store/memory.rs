@@ -70,6 +70,15 @@ impl Memory {
         self.shard(name).read().contains_key(name)
     }
 
+    /// Hands over every record, in no order, and holds up the writer meanwhile.
+    pub(super) fn for_each(&self, each: &mut dyn FnMut(&[u8], &[u8], &Record)) {
+        for shard in &self.shared.shards {
+            for (key, record) in shard.read().iter() {
+                each(key.id(), key.section(), record);
+            }
+        }
+    }
+
     /// How many records there are.
     pub fn records(&self) -> usize {
         self.shared.records.load(Ordering::Relaxed)

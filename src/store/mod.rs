@@ -1,4 +1,5 @@
-//! The agent store: id -> section -> record, on disk first and then in memory.
+//! The agent store: id -> section -> record, on disk first and then in memory. Beside it, in the
+//! same commits, lie the leases of ports: pool -> owner -> lease.
 //!
 //! [`Store`] is the control thread's end and the only writer; [`Memory`] is what every worker
 //! reads. No socket, no clock and no protocol is known here: the time comes as a parameter, and
@@ -22,6 +23,7 @@
 //! between a failure of the disk and the recovery from it, the refused batch may be there after
 //! the restart, since nobody can know what such a commit left behind.
 
+mod contents;
 mod disk;
 mod error;
 mod journal;
@@ -37,6 +39,7 @@ pub use medium::{FILE_NAME, Medium};
 pub(crate) use memory::{Key, Name};
 pub use memory::{Memory, Record};
 
+use contents::{Contents, Keyspace};
 use disk::{Bounds, Disk, Write};
 
 /// What the store takes at most. A store that already holds more (because the limits were
@@ -71,13 +74,27 @@ pub enum Change {
     Remove,
 }
 
+/// A record's name, and the data it shall have; `None` when it is to be removed.
+type Parts<'a> = ((&'a [u8], &'a [u8]), Option<&'a [u8]>);
+
+impl Update {
+    fn parts(&self) -> Parts<'_> {
+        let data = match &self.change {
+            Change::Set(data) => Some(data.as_ref()),
+            Change::Remove => None,
+        };
+        ((&self.id, &self.section), data)
+    }
+}
+
 /// The writing end of the store, for one thread.
 ///
-/// Memory: every record once in [`Memory`] (bounded by [`Limits`]), 16 MiB of pages, the names of
+/// Memory: every record once in [`Memory`] (bounded by [`Limits`]), every lease once (bounded by the
+/// pools that wrote them), 16 MiB of pages, the names of
 /// at most 4096 records, a frame of at most 4 MiB, and the batch at hand. Dropping it moves the
 /// journal into the database.
 pub struct Store {
-    memory: Memory,
+    contents: Contents,
     disk: Disk,
     limits: Limits,
     failure: Option<Failure>,
@@ -113,10 +130,10 @@ impl Store {
         limits: Limits,
         bounds: Bounds,
     ) -> Result<Self, OpenError> {
-        let memory = Memory::new();
-        let disk = Disk::open(medium, bounds, &memory)?;
+        let contents = Contents::new();
+        let disk = Disk::open(medium, bounds, &contents)?;
         Ok(Self {
-            memory,
+            contents,
             disk,
             limits,
             failure: None,
@@ -126,7 +143,7 @@ impl Store {
 
     /// The readers' view; clone it for every worker.
     pub fn memory(&self) -> Memory {
-        self.memory.clone()
+        self.contents.records.clone()
     }
 
     /// How often the store has come back after a failure of the disk. No record changes by that.
@@ -134,36 +151,62 @@ impl Store {
         self.recoveries
     }
 
+    /// Every lease as it was written last, in no order; the timestamp says when, in Unix seconds.
+    pub fn leases(&self, mut each: impl FnMut(&[u8], &[u8], &Record)) {
+        self.contents.leases.for_each(&mut each);
+    }
+
     /// Applies the updates in their order and answers each, in one commit with one sync.
     ///
     /// `unix_now` is the time that the records get, in seconds; after a failure the disk is
     /// tried once per such second.
     pub fn apply(&mut self, batch: &[Update], unix_now: i64) -> Vec<Result<(), Refusal>> {
+        self.apply_all(batch, &[], unix_now).0
+    }
+
+    /// As [`Store::apply`], with changes of leases in the same commit: their id is the pool, their
+    /// section the owner. No limit holds for them but that of their pool; all of them are on the
+    /// disk, or none.
+    pub fn apply_all(
+        &mut self,
+        batch: &[Update],
+        leases: &[Update],
+        unix_now: i64,
+    ) -> (Vec<Result<(), Refusal>>, Result<(), Refusal>) {
         if let Err(reason) = self.recover(unix_now) {
             return refuse_all(batch, &reason);
         }
         let (answers, wanted) = self.admit(batch);
-        let writes = self.writes(&wanted);
+        let wanted_leases = leases.iter().map(Update::parts).collect();
+        let mut writes = self.writes(Keyspace::Records, &wanted);
+        writes.extend(self.writes(Keyspace::Leases, &wanted_leases));
         if writes.is_empty() {
-            return answers;
+            return (answers, Ok(()));
         }
-        if let Err(reason) = self.disk.commit(&writes, unix_now, &self.memory) {
+        if let Err(reason) = self.disk.commit(&writes, unix_now, &self.contents) {
             let reason = self.fail(reason, unix_now);
             return refuse_all(batch, &reason);
         }
-        for (name, data) in &wanted {
+        self.keep(Keyspace::Records, &wanted, unix_now);
+        self.keep(Keyspace::Leases, &wanted_leases, unix_now);
+        (answers, Ok(()))
+    }
+
+    /// Puts into memory what is on the disk by now.
+    fn keep(&self, keyspace: Keyspace, wanted: &Wanted<'_>, unix_now: i64) {
+        let memory = self.contents.of(keyspace);
+        for (name, data) in wanted {
             match data {
                 Some(data) => {
                     let record = Record {
                         timestamp: unix_now,
                         data: (*data).into(),
                     };
-                    self.memory.set(name.0, name.1, record);
+                    memory.set(name.0, name.1, record);
                 }
-                None => self.memory.remove(name.0, name.1),
+                None => memory.remove(name.0, name.1),
             }
         }
-        answers
     }
 
     /// Decides on each update by the limits, and sums up what the accepted ones come to: the
@@ -172,18 +215,14 @@ impl Store {
         let mut wanted = Wanted::with_capacity(batch.len());
         let mut room = Room {
             limits: self.limits,
-            records: self.memory.records(),
-            bytes: self.memory.bytes(),
+            records: self.contents.records.records(),
+            bytes: self.contents.records.bytes(),
         };
         let answers = batch.iter().map(|update| {
-            let name = (update.id.as_ref(), update.section.as_ref());
+            let (name, data) = update.parts();
             let present = match wanted.get(&name) {
                 Some(data) => data.map(<[u8]>::len),
-                None => self.memory.length(&name),
-            };
-            let data = match &update.change {
-                Change::Set(data) => Some(data.as_ref()),
-                Change::Remove => None,
+                None => self.contents.records.length(&name),
             };
             room.change(name.size(), present, data.map(<[u8]>::len))?;
             wanted.insert(name, data);
@@ -193,12 +232,14 @@ impl Store {
     }
 
     /// The changes as the disk takes them.
-    fn writes<'a>(&self, wanted: &Wanted<'a>) -> Vec<Write<'a>> {
+    fn writes<'a>(&self, keyspace: Keyspace, wanted: &Wanted<'a>) -> Vec<Write<'a>> {
+        let memory = self.contents.of(keyspace);
         wanted
             .iter()
             // Removing what is not there changes nothing and needs no sync.
-            .filter(|(name, data)| data.is_some() || self.memory.has(name.0, name.1))
+            .filter(|(name, data)| data.is_some() || memory.has(name.0, name.1))
             .map(|(name, data)| Write {
+                keyspace,
                 id: name.0,
                 section: name.1,
                 data: *data,
@@ -231,7 +272,7 @@ impl Store {
             self.failure = Some(failure);
             return Err(reason);
         }
-        if let Err(reason) = self.disk.recover(&self.memory) {
+        if let Err(reason) = self.disk.recover(&self.contents) {
             failure.reason = reason.into();
             failure.tried = unix_now;
             let reason = Arc::clone(&failure.reason);
@@ -249,16 +290,19 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        self.disk.finish(&self.memory);
+        self.disk.finish(&self.contents);
     }
 }
 
 /// What a batch comes to: the last accepted change of each record, `None` = removed.
 type Wanted<'a> = HashMap<(&'a [u8], &'a [u8]), Option<&'a [u8]>>;
 
-fn refuse_all(batch: &[Update], reason: &Arc<str>) -> Vec<Result<(), Refusal>> {
+fn refuse_all(
+    batch: &[Update],
+    reason: &Arc<str>,
+) -> (Vec<Result<(), Refusal>>, Result<(), Refusal>) {
     let refused = Err(Refusal::Disk(Arc::clone(reason)));
-    vec![refused; batch.len()]
+    (vec![refused.clone(); batch.len()], refused)
 }
 
 /// What is in the store after the changes admitted so far.
@@ -315,6 +359,6 @@ const IN_MEMORY: Bounds = Bounds {
 };
 
 #[cfg(test)]
-mod faults;
+pub(crate) mod faults;
 #[cfg(test)]
 mod tests;

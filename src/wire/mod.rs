@@ -185,6 +185,11 @@ pub enum WireError {
         /// The value, widened; a negative one as its two's complement at the field's width.
         value: u64,
     },
+    /// A field that the protocol demands is not there, or empty.
+    Missing {
+        /// The field's name.
+        field: &'static str,
+    },
     /// Bytes follow the last field where none may.
     Trailing {
         /// How many.
@@ -214,6 +219,7 @@ impl fmt::Display for WireError {
                 "{field} is {length} bytes long, over the limit of {most}"
             ),
             Self::BadValue { field, value } => write!(f, "{field} has the unknown value {value}"),
+            Self::Missing { field } => write!(f, "{field} is missing"),
             Self::Trailing { count } => write!(f, "{count} bytes follow the last field"),
             Self::BadChecksum { want, have } => {
                 write!(f, "checksum is {have:#04x} but the bytes make {want:#04x}")

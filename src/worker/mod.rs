@@ -175,6 +175,8 @@ struct Slot {
     peer: std::net::SocketAddr,
     opened: Instant,
     moved: [u64; 2],
+    /// It has asked for a lease, so the control thread must hear of its end.
+    leases: bool,
     /// Goes on to a connection that outlives the session.
     place: Option<Place>,
 }
@@ -188,6 +190,8 @@ enum Timer {
     /// A peer takes none of the bytes that are queued for it.
     Stall(ConnKey),
     Idle(LinkKey),
+    /// The control thread has still to hear that a session has ended.
+    Part(Handle),
     Rest(ListenerKey),
     Drain,
     /// Blocks and pipes that are kept free may have been so for long.
@@ -343,6 +347,7 @@ impl<N: Network> Worker<N> {
                 Timer::Linger(key) => self.discard(key),
                 Timer::Stall(key) => self.check_stall(key),
                 Timer::Idle(key) => self.check_idle(key),
+                Timer::Part(session) => self.part(session),
                 Timer::Rest(key) => self.rested(key),
                 Timer::Drain => self.drain_over = true,
                 Timer::Spare => self.drop_spare(),

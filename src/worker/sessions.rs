@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::sockets::TX_LOW;
 use super::{Pending, Slot, Timer, Worker};
 use crate::buffer::{Pool, Ring};
-use crate::control::{Reply, Request};
+use crate::control::{Command, Reply, Request};
 use crate::net::{Conn, ConnKey, ConnMark, Network, Stream};
 use crate::reactor::{Handle, SessionKey, Table, TimerKey};
 use crate::session::{Action, Cause, Close, Cx, Event, Outlets};
@@ -174,7 +174,10 @@ impl<N: Network> Worker<N> {
     }
 
     /// Passes a question on; when the control thread's box is full the answer is that it is busy.
-    fn ask(&mut self, session: SessionKey, ticket: u32, command: crate::control::Command) {
+    fn ask(&mut self, session: SessionKey, ticket: u32, command: Command) {
+        if let (Command::Lease { .. }, Some(slot)) = (&command, self.sessions.get_mut(session)) {
+            slot.leases = true;
+        }
         let request = Request {
             from: self.handle(session),
             ticket,
@@ -184,6 +187,19 @@ impl<N: Network> Worker<N> {
             self.setup.counters.add(Metric::Unasked, 1);
             let busy = Pending::Reply(session, ticket, Reply::Busy);
             self.pending.push_back(busy);
+        }
+    }
+
+    /// Tells the control thread that a session has ended, so that no lease is held for ever by one
+    /// that forgot to leave it, did not live to hear of it, or panicked.
+    pub(super) fn part(&mut self, session: Handle) {
+        let request = Request {
+            from: session,
+            ticket: 0,
+            command: Command::Ended,
+        };
+        if self.setup.control.try_send(request).is_err() {
+            self.wheel.arm(self.now, PART_AGAIN, Timer::Part(session));
         }
     }
 
@@ -261,12 +277,13 @@ impl<N: Network> Worker<N> {
             self.setup.counters.add(Metric::Faulted, 1);
         }
         self.write_down(key, &slot, &close);
+        // Whoever learns that it is over may listen where it did.
+        for listener in slot.listeners.take().into_iter().flat_map(|own| *own) {
+            self.drop_listener(listener);
+        }
         self.take_leave(key, &mut slot);
         for timer in slot.timers.into_iter().flatten() {
             self.wheel.cancel(timer);
-        }
-        for listener in slot.listeners.take().into_iter().flat_map(|own| *own) {
-            self.drop_listener(listener);
         }
         for conn in slot.conns.iter() {
             self.let_go(conn, close.is_graceful());
@@ -275,6 +292,9 @@ impl<N: Network> Worker<N> {
             if let Some(lingering) = self.conns.get_mut(conn) {
                 lingering.place = lingering.place.take().or_else(|| slot.place.take());
             }
+        }
+        if slot.leases {
+            self.part(self.handle(key));
         }
         drop(slot);
         self.wake_listeners();
@@ -301,7 +321,7 @@ impl<N: Network> Worker<N> {
         let session = &mut **session;
         let _ = self.call(key, &mut actions, |cx| session.leave(cx));
         for action in actions {
-            if matches!(action, Action::Post(..)) {
+            if matches!(action, Action::Post(..) | Action::Resume(_)) {
                 self.perform(key, action);
             }
         }
@@ -359,6 +379,9 @@ impl<N: Network> Worker<N> {
         }
     }
 }
+
+/// How soon the control thread is told again of an ended session when its box was full.
+const PART_AGAIN: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// How long the last bytes of an ended session may take to leave.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(30);

@@ -108,6 +108,7 @@ impl<N: Network> Worker<N> {
             peer,
             opened: self.now,
             moved: [0; 2],
+            leases: false,
             place: Some(place),
         };
         let Ok(session) = self.sessions.insert(slot) else {

@@ -33,6 +33,7 @@ fn house(seed: u64, to: &[(&str, u16)]) -> House {
             memory,
             names,
             limits,
+            addresses: Vec::new(),
         };
         config.service(&ground).seat(0)
     })

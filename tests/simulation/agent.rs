@@ -50,6 +50,7 @@ pub fn house(seed: u64, shape: Shape, routes: Vec<Route>) -> House {
             memory,
             names,
             limits,
+            addresses: Vec::new(),
         };
         config.service(&ground).seat(0)
     })

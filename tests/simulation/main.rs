@@ -17,6 +17,7 @@ mod bulk;
 mod crowd;
 mod engine;
 mod house;
+mod leases;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

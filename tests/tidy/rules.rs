@@ -4,8 +4,8 @@ use crate::source::{Source, imports, words};
 
 pub type Rule = fn(&Source) -> Vec<String>;
 
-/// The floors, in tens. A room imports from lower floors only, and from itself. `upstream` is a part
-/// that protocols share, half a floor above the contract that it is written in.
+/// The floors, in tens. A room imports from lower floors only, and from itself. `upstream` and `runs`
+/// are parts that protocols share, half a floor above the contract that they are written in.
 const ROOMS: &[(&str, u8)] = &[
     ("sys", 0),
     ("wire", 0),
@@ -19,6 +19,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("control", 30),
     ("session", 40),
     ("upstream", 45),
+    ("runs", 45),
     ("protocols", 50),
     ("worker", 60),
     ("server", 70),

@@ -12,5 +12,8 @@ mod gateway_peer;
 mod gateway_record;
 mod gateway_replay;
 mod gateway_vectors;
+mod node_client;
+mod node_mutation;
+mod node_vectors;
 mod random;
 mod vectors;

@@ -51,6 +51,40 @@ pub fn clients(name: &str) -> Vec<Recorded> {
         .collect()
 }
 
+/// One line of a recorded conversation, in its order.
+#[derive(Debug)]
+pub struct Line {
+    /// Whose connection it is.
+    pub role: String,
+    /// To the server; else from it.
+    pub is_sent: bool,
+    /// None where nothing came, or the connection ended.
+    pub bytes: Vec<u8>,
+    /// What the recorder says about it.
+    pub note: String,
+}
+
+/// The lines of one file, connection by connection.
+pub fn lines(name: &str) -> Vec<Line> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wire/vectors");
+    let text = fs::read(path.join(format!("{name}.json"))).unwrap();
+    let file: Value = serde_json::from_slice(&text).unwrap();
+    let mut lines = Vec::new();
+    for connection in file["connections"].as_array().unwrap() {
+        let Some(events) = connection["events"].as_array() else {
+            continue;
+        };
+        let role = connection["role"].as_str().unwrap();
+        lines.extend(events.iter().map(|event| Line {
+            role: role.to_owned(),
+            is_sent: event["dir"] == "to_proxy",
+            bytes: unhex(event["hex"].as_str().unwrap_or_default()),
+            note: event["note"].as_str().unwrap_or_default().to_owned(),
+        }));
+    }
+    lines
+}
+
 /// The recorder's readings have an order of their own; mask and checksum say which is whose.
 fn response(readings: &Value, received: &[u8]) -> Option<Value> {
     let (checksum, mask) = (*received.get(2)?, received.get(5..9)?);

@@ -3,11 +3,12 @@
 //! Consecutive frames for one connection are passed on as one run of bytes, with one copy. A frame
 //! is passed on when it is whole, so that nobody's half frame holds up a link that others share.
 
-use super::hall::{Hall, QUANTUM, Route, Step};
+use super::hall::{Hall, Route, Step};
 use super::wire::{Command, Dialect, HEAD, Head, length};
 use crate::buffer::Ring;
 use crate::net::ConnKey;
 use crate::reactor::Handle;
+use crate::runs::{QUANTUM, Run, peek, room};
 use crate::session::{Cause, Close, Cx};
 use crate::stats::Metric;
 use crate::wire::WireError;
@@ -35,9 +36,7 @@ pub(super) fn serve(
         max_packet: hall.rules.max_packet,
         hall,
         seat,
-        run: 0,
-        to: None,
-        room: 0,
+        run: Run::default(),
         strays: Vec::new(),
         frames: 0,
     };
@@ -56,11 +55,7 @@ struct Reading<'h> {
     seat: usize,
     own: ConnKey,
     max_packet: u32,
-    /// Bytes at the front of the ring that are whole frames for `to`.
-    run: usize,
-    to: Option<Target>,
-    /// How many bytes more the run may have.
-    room: usize,
+    run: Run<Target>,
     /// Ids of no connection that were answered in this call. Bound: [`STRAYS`].
     strays: Vec<u32>,
     frames: u64,
@@ -77,7 +72,7 @@ impl Reading<'_> {
     fn all(&mut self, rx: &mut Ring, cx: &mut Cx<'_>) -> Result<bool, Close> {
         while let Some(head) = self.head(rx)? {
             let len = head.frame_len();
-            if rx.len() - self.run < len {
+            if rx.len() - self.run.len() < len {
                 return Ok(false);
             }
             let held = match head.is_command() {
@@ -96,10 +91,10 @@ impl Reading<'_> {
 
     /// The head of the frame behind the run. A bad length is known by its four bytes.
     fn head(&self, rx: &Ring) -> Result<Option<Head>, Close> {
-        if let Some(head) = peek::<HEAD>(rx, self.run) {
+        if let Some(head) = peek::<HEAD>(rx, self.run.len()) {
             return Ok(Some(Head::decode(&head, self.max_packet)?));
         }
-        if let Some(bytes) = peek(rx, self.run) {
+        if let Some(bytes) = peek(rx, self.run.len()) {
             length(&bytes, self.max_packet)?;
         }
         Ok(None)
@@ -109,26 +104,22 @@ impl Reading<'_> {
     fn data(&mut self, id: u32, len: usize, rx: &mut Ring, cx: &mut Cx<'_>) -> bool {
         match self.hall.route(self.seat, id, cx) {
             Route::Near(conn, most) => {
-                if self.to != Some(Target::Near(conn)) || self.room == 0 {
+                if !self.run.is_open_to(&Target::Near(conn)) {
                     self.flush(rx, cx);
-                    let queued = cx.unsent(conn);
-                    if queued >= most {
-                        cx.await_room(self.own, conn, most - QUANTUM / 2);
+                    let Some(room) = room(self.own, conn, most, cx) else {
                         return true;
-                    }
-                    self.to = Some(Target::Near(conn));
-                    self.room = most - queued;
+                    };
+                    self.run.open(Target::Near(conn), room);
                 }
             }
             Route::Far(to, credit) => {
-                if self.to != Some(Target::Far(to)) || self.room == 0 {
+                if !self.run.is_open_to(&Target::Far(to)) {
                     self.flush(rx, cx);
                     if !credit {
                         cx.pause(self.own);
                         return true;
                     }
-                    self.to = Some(Target::Far(to));
-                    self.room = QUANTUM;
+                    self.run.open(Target::Far(to), QUANTUM);
                 }
             }
             Route::Nowhere => {
@@ -142,9 +133,7 @@ impl Reading<'_> {
             }
         }
         self.frames += 1;
-        self.run += len;
-        self.room = self.room.saturating_sub(len);
-        if self.room == 0 {
+        if self.run.add(len) {
             self.flush(rx, cx);
         }
         false
@@ -152,10 +141,9 @@ impl Reading<'_> {
 
     /// Passes the run on.
     fn flush(&mut self, rx: &mut Ring, cx: &mut Cx<'_>) {
-        let run = std::mem::take(&mut self.run);
-        match self.to.take() {
-            Some(Target::Near(conn)) => cx.forward(rx, conn, run),
-            Some(Target::Far(to)) => {
+        match self.run.take() {
+            Some((Target::Near(conn), run)) => cx.forward(rx, conn, run),
+            Some((Target::Far(to), run)) => {
                 let mut frames = Vec::with_capacity(run);
                 rx.take_into(run, &mut frames);
                 self.hall.ship(self.seat, to, frames, cx);
@@ -254,15 +242,6 @@ fn unfit(payload: &[u8]) -> Close {
             have: 0,
         },
     }))
-}
-
-/// The bytes at an offset of a ring, if there are so many.
-fn peek<const N: usize>(rx: &Ring, at: usize) -> Option<[u8; N]> {
-    if let Some(bytes) = rx.head().get(at..).and_then(<[u8]>::first_chunk) {
-        return Some(*bytes);
-    }
-    let mut bytes = [0; N];
-    (rx.copy_to(at, &mut bytes) == N).then_some(bytes)
 }
 
 /// The longest command: a type and two ids.

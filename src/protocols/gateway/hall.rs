@@ -27,6 +27,7 @@ use super::scatter::Scatter;
 use super::wire::{Command, Dialect};
 use crate::net::ConnKey;
 use crate::reactor::Handle;
+use crate::runs::QUANTUM;
 use crate::session::{Cx, Mail};
 use crate::stats::Metric;
 
@@ -416,9 +417,6 @@ impl Hall {
 fn tell(to: Handle, word: Word, cx: &mut Cx<'_>) {
     cx.post(to, Mail::new(word));
 }
-
-/// What a server's queue holds before its clients take turns.
-pub(super) const QUANTUM: usize = 64 * 1024;
 
 /// Ids that an endpoint may have been given and not dialled with.
 const RESERVED: usize = 1024;

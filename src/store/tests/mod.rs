@@ -4,6 +4,7 @@
 mod cost;
 mod failing;
 mod folding;
+mod leases;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
