@@ -1,5 +1,5 @@
-//! Micro benches of what every turn of a worker stands on: ring, table, timer wheel, mailbox, and the
-//! agent's codec. They tell one room's cost before and after a change to it; what a server does as a
+//! Micro benches of what every turn of a worker stands on: ring, table, timer wheel, mailbox, the
+//! leases of ports, and the agent's codec. They tell one room's cost before and after a change to it; what a server does as a
 //! whole is measured by the scripts beside this file.
 //!
 //! `cargo bench --bench micro` measures, `cargo bench --bench micro -- --test` only runs each once.
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use towpath::buffer::{BLOCK, Pool, Ring};
+use towpath::control::leases::{self, Book};
 use towpath::protocols::agent::wire::{
     AgentRequest, Dialect, Reply, Request, SET, decode, decode_reply, encode_reply, encode_request,
 };
@@ -85,6 +86,35 @@ fn timer(criterion: &mut Criterion) {
             fired
         });
     });
+}
+
+/// A take-over in a range that is half lent, whose size must make no difference.
+fn lending(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("leases");
+    let now = Instant::now();
+    for size in [100u16, 10_000, 60_000] {
+        let pool = leases::Pool {
+            name: "bench",
+            ports: 1..=size,
+            lease: Duration::from_secs(3 * 3600),
+        };
+        let mut book = Book::new(pool, now);
+        for owner in 0..size / 2 {
+            let lease = book.acquire(&owner.to_be_bytes(), None, 0, now).unwrap();
+            book.leave(&owner.to_be_bytes(), lease.lease.epoch, now);
+        }
+        book.saved();
+        let mut turn = (0..size / 2).step_by(7).cycle();
+        group.bench_function(BenchmarkId::new("acquire, leave", size), |bencher| {
+            bencher.iter(|| {
+                let owner = turn.next().unwrap().to_be_bytes();
+                let granted = book.acquire(&owner, None, 0, now).unwrap();
+                let left = book.leave(&owner, granted.lease.epoch, now);
+                book.saved();
+                left
+            });
+        });
+    }
 }
 
 struct Silent;
@@ -162,6 +192,7 @@ fn main() {
     ring(&mut criterion);
     table(&mut criterion);
     timer(&mut criterion);
+    lending(&mut criterion);
     letters(&mut criterion);
     wire(&mut criterion);
     criterion.final_summary();

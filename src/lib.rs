@@ -4,8 +4,8 @@
 //! A process runs one event loop for each core. A loop owns its sockets and knows no protocol;
 //! protocols are sessions, state machines that own no socket and read no clock; codecs see bytes
 //! and nothing else. Once a session has joined two connections, their bytes no longer touch
-//! protocol code. A control thread owns everything that is slow or shared: the store on disk and
-//! the lookup of names.
+//! protocol code. A control thread owns everything that is slow or shared: the store on disk, the
+//! lookup of names, and the ports that are lent ([`control::leases`]).
 //!
 //! For programs, the crate is a client: [`agent`], [`gateway`] and [`node`] are the blocking client
 //! libraries of these roles. The other rooms are public so that the tests, the simulation and the
@@ -106,11 +106,12 @@
 //!   [`relay::HOLD`] unwritten bytes in its ring before it reads no further, or one kernel pipe; a core
 //!   lends blocks and pipes within its share of `max_buffer_memory`, and one block to each connection
 //!   beyond it ([`buffer::Pool`], [`buffer::Pipes`]); a round of the control thread
-//!   takes [`control::ROUND`] requests or [`control::ROUND_BYTES`] of updates. What sessions queue
-//!   they bound themselves; each role's first page says how.
+//!   takes [`control::ROUND`] requests or [`control::ROUND_BYTES`] of updates; a pool lends as many
+//!   ports as it has. What sessions queue they bound themselves; each role's first page says how.
 //! * A stale event cannot reach a reused slot: every [`reactor::Key`] carries a generation.
 //! * An update is answered with success only after its commit is synced, and is seen by queries only
-//!   after that ([`store`]).
+//!   after that ([`store`]). A lease of a port is told only after that, too, and ends with its
+//!   session at the latest: from then on it runs out ([`control::leases`]).
 //! * A worker never ends because of a peer. A panic in a session ends that session alone; the panic
 //!   of a whole thread stops the server, so that its supervisor starts it anew.
 //! * Secrets and payload never reach the log ([`config::Secret`] prints as `(secret)`).

@@ -8,7 +8,6 @@ use super::exit::Failure;
 use super::flags::{Command, Environment};
 use super::{output, plan};
 use crate::config::{Limits, show_duration, show_size};
-use crate::session::Role;
 
 /// The command's face.
 pub(super) fn command() -> Command {
@@ -50,8 +49,8 @@ fn show(out: &mut String, reading: &plan::Reading) -> fmt::Result {
         workers => write!(out, "workers: {workers}")?,
     }
     writeln!(out, "{}", if core.pin { ", pinned" } else { "" })?;
-    let keeps = |role: &Box<dyn Role>| role.store().is_some() || !role.pools().is_empty();
-    match reading.plan.roles.iter().any(keeps) {
+    let mut roles = reading.plan.roles.iter();
+    match roles.any(|role| role.store().is_some() || !role.pools().is_empty()) {
         true => writeln!(out, "store: embedded, in {}", core.data_dir.display())?,
         false => writeln!(out, "store: none; no role that is on has a use for it")?,
     }

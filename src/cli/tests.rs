@@ -272,7 +272,10 @@ fn wrong_command_lines_of_node_are_told_what_would_be_right() {
             &["node", "send"],
             "towpath node send: takes one PUBLIC_ADDR, but got 0 words (see towpath node send --help)",
         ),
-        (&["node", "send", "relay.example"], ""),
+        (
+            &["node", "send", "relay.example"],
+            "towpath node send: PUBLIC_ADDR: \"relay.example\" is not an address; write an IP address and a port, like \"127.0.0.1:7000\", \"[::1]:7000\" or \":7000\" (see towpath node send --help)",
+        ),
     ] {
         refuses(line, want);
     }
@@ -330,7 +333,7 @@ fn a_switch_of_the_file_can_be_turned_off() {
 
 #[test]
 fn a_server_without_any_role_is_a_mistake() {
-    let off = ["agent", "gateway-clients", "gateway-servers"];
+    let off = ["agent", "node", "gateway-clients", "gateway-servers"];
     let flags: Vec<String> = off.iter().map(|role| format!("--{role}=off")).collect();
     let words: Vec<&str> = ["check"]
         .into_iter()

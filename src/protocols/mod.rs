@@ -8,4 +8,5 @@ pub mod node;
 use crate::session::Protocol;
 
 /// Every protocol that the server can speak, in the order of the help text.
-pub const PROTOCOLS: &[&dyn Protocol] = &[&agent::Agent, &chain::Chain, &gateway::Gateway];
+pub const PROTOCOLS: &[&dyn Protocol] =
+    &[&agent::Agent, &chain::Chain, &node::Node, &gateway::Gateway];

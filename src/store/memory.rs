@@ -71,7 +71,7 @@ impl Memory {
     }
 
     /// Hands over every record, in no order, and holds up the writer meanwhile.
-    pub(super) fn for_each(&self, each: &mut dyn FnMut(&[u8], &[u8], &Record)) {
+    pub(super) fn for_each(&self, mut each: impl FnMut(&[u8], &[u8], &Record)) {
         for shard in &self.shared.shards {
             for (key, record) in shard.read().iter() {
                 each(key.id(), key.section(), record);

@@ -152,8 +152,8 @@ impl Store {
     }
 
     /// Every lease as it was written last, in no order; the timestamp says when, in Unix seconds.
-    pub fn leases(&self, mut each: impl FnMut(&[u8], &[u8], &Record)) {
-        self.contents.leases.for_each(&mut each);
+    pub fn leases(&self, each: impl FnMut(&[u8], &[u8], &Record)) {
+        self.contents.leases.for_each(each);
     }
 
     /// Applies the updates in their order and answers each, in one commit with one sync.
@@ -359,6 +359,9 @@ const IN_MEMORY: Bounds = Bounds {
 };
 
 #[cfg(test)]
-pub(crate) mod faults;
+mod faults;
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use faults::{Fault, FaultyDisk};

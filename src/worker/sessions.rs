@@ -277,7 +277,7 @@ impl<N: Network> Worker<N> {
             self.setup.counters.add(Metric::Faulted, 1);
         }
         self.write_down(key, &slot, &close);
-        // Whoever learns that it is over may listen where it did.
+        // Whoever learns that it is over, or gets its ports next, can listen on them.
         for listener in slot.listeners.take().into_iter().flat_map(|own| *own) {
             self.drop_listener(listener);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::leases::MAX_OWNER;
 use super::*;
-use crate::store::faults::{Fault, FaultyDisk};
+use crate::store::{Fault, FaultyDisk};
 
 const LEASE: Duration = Duration::from_secs(3 * 3600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -372,4 +372,44 @@ fn a_crash_at_any_step_keeps_every_lease_that_was_told() {
         steps += 1;
     }
     assert!(steps > 20, "only {steps} steps");
+}
+
+/// What an allocation costs with its way to the disk: a measurement to run by hand, in release.
+///
+/// `cargo test --lib leases::cost_of_a_lease -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement, not a check"]
+fn cost_of_a_lease() {
+    for (round, rounds) in [(1, 4000), (16, 1000), (256, 100), (1024, 40)] {
+        let path = std::env::temp_dir().join(format!("towpath-leases-{}", std::process::id()));
+        let store = Store::open(&path, LIMITS).unwrap();
+        let second = Duration::from_secs(1);
+        let resolver = Resolver::inline(Box::new(Inline), second, second);
+        let (address, mut letters) = mailbox(ROUND, Arc::new(Silent));
+        let now = Instant::now();
+        let pool = Pool {
+            name: "one",
+            ports: 1..=60_000,
+            lease: LEASE,
+        };
+        let control = Control::new(store, resolver, vec![address]);
+        let mut control = control.lending(vec![pool], now, 1);
+        let started = Instant::now();
+        for number in 0..rounds {
+            let owner = |at: u32| (number * round + at).to_be_bytes().repeat(8);
+            let mut requests = (0..round)
+                .map(|at| ask(session(0, at, 1), at, lease("one", &owner(at))))
+                .collect();
+            control.step(&mut requests, now, 1);
+            let mut leased = 0;
+            letters.open(ROUND, |letter| {
+                leased += u32::from(matches!(letter.reply, Reply::Leased(_)));
+            });
+            assert_eq!(leased, round);
+        }
+        let rate = f64::from(round * rounds) / started.elapsed().as_secs_f64();
+        println!("rounds of {round:4}: {rate:9.0} leases/s");
+        drop(control);
+        std::fs::remove_dir_all(&path).unwrap();
+    }
 }

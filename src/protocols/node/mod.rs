@@ -1,4 +1,214 @@
 //! The node role: a public address for a node behind NAT, kept over reconnects and restarts.
+//!
+//! A node keeps one TCP connection to the server, its *main connection*, asks there for a public
+//! address and keeps it alive. What others send to that address, its *visitors*, comes to it over the
+//! main connection, frame by frame. The bytes are told in [`wire`].
+//!
+//! ```text
+//!                 ProxyRequest        Leased            Listening
+//!   Unregistered ─────────────> Asking ──────> Opening ───────────> Open: answered; visitors come
+//!     │ 180 s, or too many        │ ^            │ the port is          │  └─ Keepalive, request:
+//!     │ of them: Close            │ └────────────┘ another's            │     answered at once
+//!     v                           v no port: Close                      v somebody newer asked
+//!   Close                                                             Superseded: its visitors stay
+//!
+//!   Open, Superseded ── end of the connection, bad bytes, no keepalive ──> Close: all visitors with it
+//! ```
+//!
+//! The port that a node has is decided by the control thread ([`crate::control::leases`]), for all
+//! cores: whoever asks last has it, and who had it until then is told and stops listening. The
+//! newer one may be faster; then its port is in use for a moment, and it tries again. The listener and
+//! its visitors live on the core of the main connection, so a frame never leaves a core.
+//!
+//! # Memory
+//!
+//! * A visitor's, and a main connection's, unread bytes: 64 KiB, or 128 KiB for one that sends frames
+//!   longer than that, out of the core's budget for reading.
+//! * Longer frames: each takes its length out of `max_frame_memory`, from its first byte until the
+//!   node has nearly taken it, and waits for it unread. They hold up no shorter ones but their
+//!   sender's.
+//! * A main connection's queue: 64 KiB and the frame that crossed it for its visitors, who take turns;
+//!   answers may add 64 KiB, then its requests are not read.
+//! * One listener and one row in the registry for each registered node.
+//!
+//! # Decisions
+//!
+//! Where the specification is silent:
+//!
+//! * A frame must be whole `handshake_timeout` after its first byte, and a second later for each
+//!   128 KiB of it; a visitor that sends nothing for `idle_timeout` is closed. Time in which the
+//!   server does not read it does not count.
+//! * A node that takes no byte of what is queued for it for `keepalive_timeout` is gone.
+//! * A connection has one identity; a request for another one ends it. One without a
+//!   `connection_id` keeps the identity of its first request, for its address changes by the answer.
+//! * A connection that is superseded and asks again is the newest again.
+//! * A Keepalive for an identity that another connection has registered is answered, and refreshes
+//!   nothing: who overhears a `connection_id` cannot keep a dead node registered.
+//! * A frame on a main connection that is marked as compressed ends it: nothing that is for the
+//!   server is that long.
+//! * A request that is superseded before it is answered is closed, not answered.
+//! * With `max_unregistered` connections of a core silent, the oldest is closed for a new one.
+//! * A server that stops registers nobody; nodes without visitors are closed at once, the others
+//!   when their last visitor has left or `drain_timeout` is over.
 
 pub mod client;
+mod config;
+mod desk;
+mod incoming;
+mod registry;
+mod session;
+mod visitors;
 pub mod wire;
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::config::Config;
+use self::desk::Desk;
+use self::registry::Registry;
+use self::session::NodeSession;
+use self::wire::{Demand, Speaker, Transport, verify};
+use crate::config::{Key, Settings};
+use crate::control::leases::Pool;
+use crate::session::{Cause, Close, Ground, Listen, Protocol, Role, Seat, Service, Session};
+
+/// The protocol, for the list.
+pub struct Node;
+
+impl Protocol for Node {
+    fn name(&self) -> &'static str {
+        "node"
+    }
+
+    fn title(&self) -> &'static str {
+        "Node role"
+    }
+
+    fn keys(&self) -> &'static [Key] {
+        config::KEYS
+    }
+
+    fn read(&self, settings: &mut Settings) -> Box<dyn Role> {
+        Box::new(Config::read(settings))
+    }
+}
+
+impl Role for Config {
+    fn listen(&self) -> Vec<Listen> {
+        let listen = |&address: &SocketAddr| Listen {
+            role: "node",
+            name: None,
+            address,
+        };
+        self.listen.iter().map(listen).collect()
+    }
+
+    fn show(&self, out: &mut String) {
+        config::show(self, out);
+    }
+
+    fn pools(&self) -> Vec<Pool> {
+        if self.listen.is_empty() {
+            return Vec::new();
+        }
+        vec![Pool {
+            name: TCP_POOL,
+            ports: self.ports.clone(),
+            lease: self.lease,
+        }]
+    }
+
+    fn service(&self, ground: &Ground) -> Arc<dyn Service> {
+        let speaker = |at: &SocketAddr| {
+            let public = SocketAddr::new(self.public_ip, at.port());
+            Speaker::new(Transport::Tcp, self.network_id, public)
+        };
+        Arc::new(NodeService {
+            registry: Arc::default(),
+            rules: Arc::new(Rules {
+                speakers: ground.addresses.iter().map(speaker).collect(),
+                network: self.network_id,
+                public_ip: self.public_ip,
+                bind_ip: self.bind_ip,
+                max_frame: self.max_frame,
+                max_visitors: self.max_visitors,
+                max_unregistered: self.max_unregistered,
+                max_frame_memory: self.max_frame_memory,
+                keepalive_timeout: self.keepalive_timeout,
+                handshake_timeout: ground.limits.handshake_timeout,
+                idle_timeout: ground.limits.idle_timeout,
+                allowed: self.allow_keys.iter().copied().collect(),
+            }),
+        })
+    }
+}
+
+/// What holds for every node.
+struct Rules {
+    /// One for each main address, in the order of the listeners.
+    speakers: Vec<Speaker>,
+    network: u32,
+    public_ip: IpAddr,
+    bind_ip: IpAddr,
+    max_frame: u32,
+    max_visitors: usize,
+    max_unregistered: usize,
+    max_frame_memory: usize,
+    keepalive_timeout: Duration,
+    handshake_timeout: Duration,
+    idle_timeout: Duration,
+    /// Empty where everybody is served.
+    allowed: HashSet<[u8; 32]>,
+}
+
+impl Rules {
+    /// Whether the sender of a request or a Keepalive is served: where there is a list of keys, it
+    /// must be on it and have signed.
+    fn admit(&self, demand: &Demand<'_>) -> Result<(), Close> {
+        if self.allowed.is_empty() {
+            return Ok(());
+        }
+        let denied = |why| Err(Close::downstream(Cause::Denied(why)));
+        if !self.allowed.contains(demand.net_key) {
+            return denied("the key is not allowed");
+        }
+        match verify(demand) {
+            Ok(()) => Ok(()),
+            Err(wire::Untrusted::Unsigned) => denied("the message is not signed"),
+            Err(wire::Untrusted::Forged) => denied("the signature is wrong"),
+        }
+    }
+}
+
+struct NodeService {
+    rules: Arc<Rules>,
+    registry: Arc<Registry>,
+}
+
+impl Service for NodeService {
+    fn seat(&self, _core: u8) -> Box<dyn Seat> {
+        let (rules, registry) = (Arc::clone(&self.rules), Arc::clone(&self.registry));
+        let desk = Desk::new(rules, registry);
+        Box::new(NodeSeat(Rc::new(RefCell::new(desk))))
+    }
+}
+
+/// One core's part.
+struct NodeSeat(Rc<RefCell<Desk>>);
+
+impl Seat for NodeSeat {
+    fn accept(&mut self, listener: usize) -> Box<dyn Session> {
+        Box::new(NodeSession::new(Rc::clone(&self.0), listener))
+    }
+
+    fn check(&self) {
+        self.0.borrow().check();
+    }
+}
+
+/// Leases of addresses for TCP, in the store and in commands.
+const TCP_POOL: &str = "node/tcp";

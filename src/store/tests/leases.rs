@@ -7,7 +7,9 @@ use super::super::medium::Watched;
 use super::super::*;
 use super::{SMALL, on_with, remove, seeded, set, value};
 
-type Rows = BTreeMap<(Vec<u8>, Vec<u8>), (i64, Vec<u8>)>;
+type Names = (Vec<u8>, Vec<u8>);
+type Row = (i64, Vec<u8>);
+type Rows = BTreeMap<Names, Row>;
 
 fn rows(store: &Store) -> Rows {
     let mut rows = Rows::new();
@@ -18,7 +20,7 @@ fn rows(store: &Store) -> Rows {
     rows
 }
 
-fn row(pool: &[u8], owner: &[u8], at: i64, data: &[u8]) -> ((Vec<u8>, Vec<u8>), (i64, Vec<u8>)) {
+fn row(pool: &[u8], owner: &[u8], at: i64, data: &[u8]) -> (Names, Row) {
     ((pool.to_vec(), owner.to_vec()), (at, data.to_vec()))
 }
 

@@ -1,0 +1,152 @@
+//! One connection's frames, cut out of its ring: those that fit there stay in it, a longer one is
+//! gathered apart as its bytes come.
+//!
+//! It decides nothing about a frame but whether its head is one, and how long it may take to come.
+
+use std::time::{Duration, Instant};
+
+use super::Rules;
+use super::desk::FrameMemory;
+use super::wire::{HEAD, Head};
+use crate::buffer::Ring;
+use crate::net::ConnKey;
+use crate::session::Cx;
+use crate::wire::WireError;
+
+/// What is known of a connection between its reads.
+#[derive(Default)]
+pub(super) struct Incoming {
+    /// The whole frame must be there by then; none between frames.
+    due: Option<Instant>,
+    long: Option<Box<Long>>,
+    /// Its ring may hold a frame of [`LONG`] bytes.
+    roomy: bool,
+}
+
+/// A frame that does not fit into a ring.
+struct Long {
+    len: usize,
+    /// Grows with what has come, and never past the length.
+    bytes: Vec<u8>,
+}
+
+/// What stands behind a number of bytes in the ring.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// A whole frame of so many bytes.
+    Frame(usize),
+    /// Nothing, or a part that more bytes will make whole.
+    Part,
+    /// A frame that is to be gathered apart; see [`Incoming::begin`].
+    Long(usize),
+}
+
+impl Incoming {
+    /// Looks at the frame behind the first `at` bytes.
+    pub(super) fn next(
+        &mut self,
+        conn: ConnKey,
+        at: usize,
+        rx: &Ring,
+        rules: &Rules,
+        cx: &mut Cx<'_>,
+    ) -> Result<Next, WireError> {
+        let mut bytes = [0; HEAD];
+        let head = match rx.head().get(at..at + HEAD) {
+            Some(head) => head,
+            None => {
+                let have = rx.copy_to(at, &mut bytes);
+                &bytes[..have]
+            }
+        };
+        let Some(head) = Head::decode(head, rules.network, rules.max_frame)? else {
+            return Ok(Next::Part);
+        };
+        let len = head.frame_len();
+        if len > LONG {
+            return Ok(Next::Long(len));
+        }
+        if len <= rx.len() - at {
+            return Ok(Next::Frame(len));
+        }
+        if len > RING && !self.roomy {
+            self.roomy = true;
+            cx.hold(conn, LONG);
+        }
+        Ok(Next::Part)
+    }
+
+    /// Begins to gather a long frame, for which there is memory; it must be next in the ring.
+    pub(super) fn begin(&mut self, len: usize) {
+        let bytes = Vec::new();
+        self.long = Some(Box::new(Long { len, bytes }));
+    }
+
+    /// Moves what the ring has of a long frame: `None` when there is no long frame, else whether it is
+    /// whole.
+    pub(super) fn gather(&mut self, rx: &mut Ring) -> Option<bool> {
+        let long = self.long.as_mut()?;
+        let missing = long.len - long.bytes.len();
+        if rx.len() >= missing || long.bytes.len() + rx.len() >= long.len / 2 {
+            // Doubling from here on would go past the frame's end.
+            long.bytes.reserve_exact(missing);
+        }
+        rx.take_into(missing, &mut long.bytes);
+        Some(long.bytes.len() == long.len)
+    }
+
+    /// Takes the long frame out.
+    pub(super) fn take(&mut self) -> Option<Vec<u8>> {
+        self.long.take().map(|long| long.bytes)
+    }
+
+    /// Notes how a read has left it: with a part of a frame or not, and whether a whole one was taken
+    /// since the last. A part that came with or behind a whole frame has its time from now on.
+    pub(super) fn note(&mut self, rx: &Ring, at_work: bool, now: Instant, rules: &Rules) {
+        let rest = self.long.as_ref().map(|long| long.len);
+        if rest.is_none() && rx.is_empty() {
+            self.due = None;
+        } else if self.due.is_none() || at_work {
+            self.due = Some(now + rules.frame_time(rest.unwrap_or(0)));
+        }
+    }
+
+    /// It is read no further for no fault of its own: its time stands still.
+    pub(super) fn rest(&mut self) {
+        self.due = None;
+    }
+
+    /// When it must have sent a whole frame, if it has begun one.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// True inside a frame.
+    pub(super) fn is_partial(&self, rx: &Ring) -> bool {
+        self.long.is_some() || !rx.is_empty()
+    }
+
+    /// Gives back what it holds, as its connection is gone.
+    pub(super) fn drop_all(&mut self, conn: ConnKey, memory: &mut FrameMemory, cx: &mut Cx<'_>) {
+        if let Some(long) = self.long.take() {
+            memory.give(long.len, cx);
+        }
+        memory.forget(conn, cx);
+    }
+}
+
+impl Rules {
+    /// How long a frame of that length may take from its first byte to its last.
+    fn frame_time(&self, len: usize) -> Duration {
+        self.handshake_timeout + Duration::from_secs((len / LEAST_RATE) as u64)
+    }
+}
+
+/// What a connection's ring holds unless told otherwise; the engine's number, not more.
+const RING: usize = 64 * 1024;
+
+/// A longer frame is gathered apart. Most frames never are, so they are copied once.
+pub(super) const LONG: usize = 128 * 1024;
+
+/// A frame may take a second more for so many bytes of it.
+const LEAST_RATE: usize = 128 * 1024;
