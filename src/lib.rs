@@ -37,13 +37,13 @@
 //! | the gateway's directory of endpoints and ids | read and written by workers, at dials and comings and goings | one entry for each endpoint, connection and reserved id |
 //! | [`store::Memory`] | written by control, read by workers | `max_records`, `max_bytes`; the update is refused |
 //! | [`control::resolver::Names`] | written by control, read by workers | 4,096 hosts; the oldest answer leaves |
-//! | [`net::Quota`] | all workers | `max_connections`; the listener rests |
+//! | [`net::Quota`] | all workers | `max_connections`; the listener rests, a socket for datagrams is refused |
 //! | [`worker::Phase`] | signals to workers | three values |
 //! | [`stats::Counters`] | each written by its worker, read at the end | one set per core |
 //! | log lines | all to the log thread | 4,096; counted as lost |
 //!
-//! Relayed bytes, connections, timers and sessions never leave the core that accepted them. Frames
-//! between endpoints of different cores do, in letters: a run of frames each, as much as the other
+//! Relayed bytes, datagrams, connections, timers and sessions never leave the core that took them in.
+//! Frames between endpoints of different cores do, in letters: a run of frames each, as much as the other
 //! side has granted.
 //!
 //! # The life of a connection
@@ -62,6 +62,11 @@
 //!    back-pressure are the pump's. The session hears the totals when both directions have ended.
 //! 5. The session ends with one [`session::Close`], which is its one line in the log. What is still to
 //!    be written leaves first; then keys, timers, blocks and descriptors are free in the same turn.
+//!
+//! Datagrams have no connection to live: each core has a socket of its own at a listener's address, the
+//! system gives a sender's datagrams to one and the same of them, and one session for each socket hears
+//! them all. It opens a connected socket for each flow, by [`session::Cx::associate`]; datagrams of one
+//! length pass through as a train, received, handed on and sent as one ([`net::Train`]).
 //!
 //! # Rooms and floors
 //!
@@ -102,7 +107,10 @@
 //! * Codecs are total: any bytes give a value, an error or "not yet" (`Ok(None)`), and nothing is
 //!   allocated on the word of a length before its bytes have come.
 //! * Every loop and every queue has a stated bound. Besides those of the table above: a turn reads
-//!   256 KiB per connection and accepts 64 per listener ([`worker`]); a direction holds
+//!   256 KiB per connection, accepts 64 per listener, and takes 512 datagrams or 256 KiB, and a batch
+//!   more, per datagram socket ([`worker`]); datagrams wait to leave in 4 MiB a core for one call of a
+//!   session at most, and those that the system does not take then are dropped and counted
+//!   ([`net::Outgoing`]); a direction holds
 //!   [`relay::HOLD`] unwritten bytes in its ring before it reads no further, or one kernel pipe; a core
 //!   lends blocks and pipes within its share of `max_buffer_memory`, and one block to each connection
 //!   beyond it ([`buffer::Pool`], [`buffer::Pipes`]); a round of the control thread

@@ -92,7 +92,8 @@ impl fmt::Display for StartError {
                 f.write_str("nothing to serve: no role has an address to listen on")
             }
             Self::Listen(at, error) => {
-                write!(f, "{at} cannot listen on {}: {error}", at.address)
+                let purpose = at.transport.purpose();
+                write!(f, "{at} cannot listen on {}{purpose}: {error}", at.address)
             }
             Self::Store(error) => error.fmt(f),
             Self::AddressFile(path, error) => {

@@ -10,11 +10,15 @@
 //!                           └── relay(a, b) ──> Relayed ──> Err(Close)
 //! ```
 //!
+//! Datagrams have no connections: one session on each core hears all that come to a listener, and
+//! opens sockets of its own for whom it passes them on to.
+//!
 //! A [`Protocol`] reads its configuration into a [`Role`], which becomes a [`Service`] when the
 //! server starts; each core has a [`Seat`] of it, which makes the sessions of that core and may
 //! hold what they share.
 
 mod close;
+mod datagrams;
 mod mail;
 
 use std::fmt;
@@ -31,7 +35,7 @@ use crate::config::{Key, Limits, Settings};
 use crate::control::leases::Pool;
 use crate::control::resolver::Names;
 use crate::control::{Command, Reply};
-use crate::net::{ConnKey, ListenerKey};
+use crate::net::{ConnKey, ListenerKey, SocketKey, Train};
 use crate::reactor::Handle;
 use crate::stats::Metric;
 use crate::store::{self, Memory};
@@ -46,10 +50,11 @@ pub trait Session {
     /// secret, never payload.
     fn describe(&self, out: &mut String);
 
-    /// Takes leave: called once, after [`Session::describe`], when the session is over, however that came, so that what others
-    /// know of it is undone in one place. Its own listeners are closed already. Of what it asks for,
-    /// only [`Cx::send`], [`Cx::forward`], [`Cx::post`] and [`Cx::resume`] (of others' connections)
-    /// are done; its own connections close behind what they are sent here.
+    /// Takes leave: called once, after [`Session::describe`], when the session is over, however that
+    /// came, so that what others know of it is undone in one place. Its own listeners are closed
+    /// already. Of what it asks for, only [`Cx::send`], [`Cx::forward`], [`Cx::datagram`],
+    /// [`Cx::train`], [`Cx::post`] and [`Cx::resume`] (of others' connections) are done; its own
+    /// connections and sockets close behind what they are sent here.
     fn leave(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;
     }
@@ -74,6 +79,36 @@ pub enum Event<'a> {
         listener: ListenerKey,
         /// The tag given to [`Cx::listen`].
         tag: u32,
+    },
+    /// A datagram socket is open: the one that the session was made for, which is then the first
+    /// event, or one asked for with [`Cx::bind`].
+    Bound {
+        /// The socket.
+        socket: SocketKey,
+        /// Where it is bound.
+        address: SocketAddr,
+    },
+    /// A datagram socket could not be opened; what was queued on it is dropped.
+    Unbound {
+        /// What [`Cx::bind`] or [`Cx::associate`] gave; it names nothing any more.
+        socket: SocketKey,
+        /// Why.
+        why: io::ErrorKind,
+    },
+    /// Datagrams came.
+    Datagrams {
+        /// By which socket.
+        socket: SocketKey,
+        /// One of them, or several of one length from one sender.
+        train: Train<'a>,
+    },
+    /// A datagram sent by a socket of [`Cx::associate`] could not be delivered. The socket stays,
+    /// and the next may arrive.
+    Bounced {
+        /// The socket.
+        socket: SocketKey,
+        /// Why.
+        why: io::ErrorKind,
     },
     /// Bytes wait in `rx`. What is left in it is offered again with the next bytes, or after
     /// [`Cx::resume`]; a full ring stops the reading.
@@ -221,9 +256,15 @@ pub enum Action {
     Listen(SocketAddr, u32),
     /// See [`Cx::unlisten`].
     Unlisten(ListenerKey),
+    /// See [`Cx::bind`].
+    Bind(SocketKey, SocketAddr),
+    /// See [`Cx::associate`].
+    Associate(SocketKey, SocketAddr),
+    /// See [`Cx::unbind`].
+    Unbind(SocketKey),
 }
 
-/// The rings that sessions may write to while they are called.
+/// The rings and sockets that sessions may write to while they are called.
 pub trait Outlets {
     /// Queues bytes on a connection.
     fn send(&mut self, conn: ConnKey, bytes: &[u8]);
@@ -235,6 +276,12 @@ pub trait Outlets {
     fn unread(&self, conn: ConnKey) -> usize;
     /// How many bytes sessions have queued on this core, in whole blocks.
     fn queued(&self) -> usize;
+    /// The name of a datagram socket to be, with a place for it; `None` when there is none.
+    fn reserve_socket(&mut self) -> Option<SocketKey>;
+    /// Queues a datagram, made of parts, on a socket.
+    fn datagram(&mut self, socket: SocketKey, to: Option<SocketAddr>, parts: &[&[u8]]);
+    /// Queues the datagrams of a train on a socket.
+    fn train(&mut self, socket: SocketKey, to: Option<SocketAddr>, train: &Train<'_>);
     /// Counts something.
     fn count(&mut self, metric: Metric, count: u64);
 }
@@ -454,7 +501,10 @@ pub struct Ground {
     pub addresses: Vec<SocketAddr>,
 }
 
-/// One address that a role listens on.
+/// One address that a role listens on, for connections or for datagrams.
+///
+/// An entry for datagrams right behind the entry for streams with the same address shares its port:
+/// where port 0 is asked for, both get the same free one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// What the address file and the log call it.
@@ -463,6 +513,36 @@ pub struct Listen {
     pub name: Option<Box<str>>,
     /// Where; port 0 is any free one.
     pub address: SocketAddr,
+    /// What comes there.
+    pub transport: Transport,
+}
+
+impl Listen {
+    /// True when `next`, which stands behind it, has its port.
+    pub fn shares_with(&self, next: &Listen) -> bool {
+        let transports = (self.transport, next.transport);
+        transports == (Transport::Stream, Transport::Datagram)
+            && (self.role, &self.name, self.address) == (next.role, &next.name, next.address)
+    }
+}
+
+/// What comes to a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP connections, a session for each.
+    Stream,
+    /// UDP datagrams, one session on each core for all that come there.
+    Datagram,
+}
+
+impl Transport {
+    /// What a message about an address says behind it; the usual goes without saying.
+    pub fn purpose(self) -> &'static str {
+        match self {
+            Self::Stream => "",
+            Self::Datagram => " for datagrams",
+        }
+    }
 }
 
 /// `agent`, or `access db` where listeners have names.
@@ -486,6 +566,15 @@ pub trait Service: Send + Sync {
 pub trait Seat {
     /// A session for a connection that the listener of that number in [`Role::listen`] accepted.
     fn accept(&mut self, listener: usize) -> Box<dyn Session>;
+
+    /// The session for all datagrams that this core's socket of that listener takes, made when the
+    /// server starts; `None` when there is no such listener. It should end only when it is told
+    /// [`Event::Stopping`], after which it is given no more time than other sessions take; one that
+    /// fails before is replaced, and so are its flows.
+    fn datagrams(&mut self, listener: usize) -> Option<Box<dyn Session>> {
+        let _ = listener;
+        None
+    }
 
     /// Sweeps over what its sessions share for contradictions; for tests, as it costs time.
     fn check(&self) {}

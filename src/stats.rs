@@ -33,6 +33,13 @@ pub enum Metric {
     Ignored,
     /// Connections that a session closed for what they sent, itself going on.
     Rejected,
+    /// Datagrams received.
+    DatagramsIn,
+    /// Datagrams sent.
+    DatagramsOut,
+    /// Datagrams dropped: received cut or for a session that has gone, or not sent because there was
+    /// no room or the system refused them.
+    DatagramsDropped,
     /// Questions that the control thread had no room for.
     Unasked,
     /// Log lines not written because there were too many of their kind.

@@ -7,8 +7,11 @@
 
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::mem::{size_of, zeroed};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use socket2::SockAddr;
 
 /// Moves up to `count` bytes between a pipe and a socket without copying them to user space.
 ///
@@ -98,8 +101,8 @@ pub fn pin_thread(nth: usize) -> io::Result<usize> {
     // SAFETY: an all-zero cpu_set_t is a valid, empty set; the kernel fills it with the thread's
     // own set, CPU_ISSET and CPU_SET stay within its size, and the last call only reads it.
     unsafe {
-        let mut allowed: libc::cpu_set_t = std::mem::zeroed();
-        let size = std::mem::size_of::<libc::cpu_set_t>();
+        let mut allowed: libc::cpu_set_t = zeroed();
+        let size = size_of::<libc::cpu_set_t>();
         if libc::sched_getaffinity(0, size, &mut allowed) != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -107,7 +110,7 @@ pub fn pin_thread(nth: usize) -> io::Result<usize> {
             .filter(|&cpu| libc::CPU_ISSET(cpu, &allowed))
             .nth(nth)
             .ok_or(io::ErrorKind::InvalidInput)?;
-        let mut one: libc::cpu_set_t = std::mem::zeroed();
+        let mut one: libc::cpu_set_t = zeroed();
         libc::CPU_SET(cpu, &mut one);
         if libc::sched_setaffinity(0, size, &one) != 0 {
             return Err(io::Error::last_os_error());
@@ -163,55 +166,237 @@ pub fn reserve_descriptor() -> io::Result<File> {
     File::open("/dev/null")
 }
 
-#[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-    use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsFd;
+/// What one place of [`receive_datagrams`] took: a datagram, or a train of them from one sender
+/// that lie one behind the other, all of the same length but the last, which may be shorter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Who sent it; `None` when the system names nobody with an IP address.
+    pub from: Option<SocketAddr>,
+    /// Its length; of a train the length of all.
+    pub len: usize,
+    /// The length of each datagram of a train; 0 for a lone datagram.
+    pub segment: usize,
+    /// It was longer than its place, and the rest of it is lost.
+    pub truncated: bool,
+}
 
-    use super::*;
+/// What one place of [`send_datagrams`] sends: a datagram, or a train of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Departure<'a> {
+    /// Whom to; `None` on a connected socket.
+    pub to: Option<SocketAddr>,
+    /// Its bytes.
+    pub payload: &'a [u8],
+    /// The length of each datagram of a train; 0 for a lone datagram.
+    pub segment: usize,
+}
 
-    #[test]
-    fn bytes_pass_through_a_pipe_between_two_sockets() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut source = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (from, _) = listener.accept().unwrap();
-        let to = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (mut sink, _) = listener.accept().unwrap();
-        let (reading, writing) = pipe().unwrap();
-        source.write_all(b"through").unwrap();
-        drop(source);
-        let taken = splice(from.as_fd(), writing.as_fd(), 1 << 20, false).unwrap();
-        assert_eq!(taken, 7);
-        assert_eq!(splice(reading.as_fd(), to.as_fd(), taken, true).unwrap(), 7);
-        assert_eq!(splice(from.as_fd(), writing.as_fd(), 16, false).unwrap(), 0);
-        let empty = splice(reading.as_fd(), to.as_fd(), 16, false).unwrap_err();
-        assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
-        drop(to);
-        let mut got = String::new();
-        sink.read_to_string(&mut got).unwrap();
-        assert_eq!(got, "through");
-    }
+/// The most datagrams or trains of one call.
+pub const DATAGRAMS: usize = 32;
 
-    #[test]
-    fn a_pipe_takes_the_size_asked_for() {
-        let (reading, _writing) = pipe().unwrap();
-        assert_eq!(
-            set_pipe_capacity(reading.as_fd(), 256 << 10).unwrap(),
-            256 << 10
-        );
-    }
-
-    #[test]
-    fn the_loopback_interface_is_among_the_addresses() {
-        let found = interface_addresses().unwrap();
-        assert!(found.iter().any(|(_, ip)| ip.is_loopback()), "{found:?}");
-    }
-
-    #[test]
-    fn pinning_beyond_the_processors_is_refused() {
-        let refused = std::thread::spawn(|| pin_thread(4096)).join().unwrap();
-        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        assert!(std::thread::spawn(|| pin_thread(0)).join().unwrap().is_ok());
+/// Has the system hand over datagrams of one sender and one length as a train.
+pub fn join_datagrams(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open, and the option's value is the int that lives in `on`.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_GRO,
+            std::ptr::from_ref(&on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    match set {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
+
+/// Takes the datagrams that wait, as many as `room` has places of `place` bytes, [`DATAGRAMS`] at
+/// most. The n-th lies at the beginning of the n-th place.
+///
+/// Tells how many came. Fewer than there are places means that no more waited. An error comes
+/// alone, and those that wait can be had by the next call.
+pub fn receive_datagrams(
+    socket: BorrowedFd<'_>,
+    room: &mut [u8],
+    place: usize,
+    arrivals: &mut [Arrival; DATAGRAMS],
+) -> io::Result<usize> {
+    // SAFETY: integers and null pointers are valid values of all three, filled in below.
+    let (mut names, mut vectors, mut headers) = unsafe {
+        (
+            zeroed::<[libc::sockaddr_in6; DATAGRAMS]>(),
+            zeroed::<[libc::iovec; DATAGRAMS]>(),
+            zeroed::<[libc::mmsghdr; DATAGRAMS]>(),
+        )
+    };
+    let mut notes = [Note::default(); DATAGRAMS];
+    let mut places = 0;
+    for (at, bytes) in room.chunks_exact_mut(place).take(DATAGRAMS).enumerate() {
+        vectors[at].iov_base = bytes.as_mut_ptr().cast();
+        vectors[at].iov_len = bytes.len();
+        let header = &mut headers[at].msg_hdr;
+        header.msg_name = std::ptr::from_mut(&mut names[at]).cast();
+        header.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+        header.msg_iov = &mut vectors[at];
+        header.msg_iovlen = 1;
+        header.msg_control = std::ptr::from_mut(&mut notes[at]).cast();
+        header.msg_controllen = size_of::<Note>();
+        places += 1;
+    }
+    // SAFETY: the first `places` headers point at a name, a vector and a note each, which outlive
+    // the call, as `room` does; the lengths beside the pointers are theirs.
+    let taken = unsafe {
+        libc::recvmmsg(
+            socket.as_raw_fd(),
+            headers.as_mut_ptr(),
+            places as libc::c_uint,
+            libc::MSG_DONTWAIT as _,
+            std::ptr::null_mut(),
+        )
+    };
+    let taken = usize::try_from(taken).map_err(|_| io::Error::last_os_error())?;
+    for (at, header) in headers.iter().enumerate().take(taken) {
+        arrivals[at] = Arrival {
+            from: sender(&names[at], header.msg_hdr.msg_namelen),
+            len: (header.msg_len as usize).min(place),
+            segment: segment_noted(&header.msg_hdr),
+            truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+        };
+    }
+    Ok(taken)
+}
+
+/// Sends datagrams and trains in their order, [`DATAGRAMS`] at most; how many the system took. An
+/// error concerns the first of them, or, on a connected socket, an earlier one: none was taken.
+pub fn send_datagrams<'a>(
+    socket: BorrowedFd<'_>,
+    departures: impl IntoIterator<Item = Departure<'a>>,
+) -> io::Result<usize> {
+    // SAFETY: integers and null pointers are valid values of both, filled in below.
+    let (mut vectors, mut headers) = unsafe {
+        (
+            zeroed::<[libc::iovec; DATAGRAMS]>(),
+            zeroed::<[libc::mmsghdr; DATAGRAMS]>(),
+        )
+    };
+    let mut names = [const { None::<SockAddr> }; DATAGRAMS];
+    let mut notes = [Note::default(); DATAGRAMS];
+    let mut places = 0;
+    for (at, departure) in departures.into_iter().take(DATAGRAMS).enumerate() {
+        vectors[at].iov_base = departure.payload.as_ptr().cast_mut().cast();
+        vectors[at].iov_len = departure.payload.len();
+        let header = &mut headers[at].msg_hdr;
+        header.msg_iov = &mut vectors[at];
+        header.msg_iovlen = 1;
+        if let Some(to) = departure.to {
+            let name = names[at].insert(to.into());
+            header.msg_name = name.as_ptr().cast_mut().cast();
+            header.msg_namelen = name.len();
+        }
+        if departure.segment > 0 {
+            notes[at] = Note::segment(departure.segment as u16);
+            header.msg_control = std::ptr::from_mut(&mut notes[at]).cast();
+            // SAFETY: it computes with the length alone.
+            header.msg_controllen = unsafe { libc::CMSG_SPACE(SEGMENT_BYTES) } as usize;
+        }
+        places += 1;
+    }
+    // SAFETY: the first `places` headers point at a vector and perhaps a name and a note each,
+    // which outlive the call, as the payloads do; sendmmsg only reads them, but for the count in
+    // each header.
+    let taken = unsafe {
+        libc::sendmmsg(
+            socket.as_raw_fd(),
+            headers.as_mut_ptr(),
+            places as libc::c_uint,
+            libc::MSG_DONTWAIT as _,
+        )
+    };
+    usize::try_from(taken).map_err(|_| io::Error::last_os_error())
+}
+
+/// Room for one control message with an int or less.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Note {
+    header: libc::cmsghdr,
+    value: [u8; 8],
+}
+
+impl Default for Note {
+    fn default() -> Self {
+        Self {
+            header: libc::cmsghdr {
+                cmsg_len: 0,
+                cmsg_level: 0,
+                cmsg_type: 0,
+            },
+            value: [0; 8],
+        }
+    }
+}
+
+impl Note {
+    /// Tells the system the length of each datagram of a train.
+    fn segment(length: u16) -> Self {
+        let mut note = Self::default();
+        // SAFETY: it computes with the length alone.
+        note.header.cmsg_len = unsafe { libc::CMSG_LEN(SEGMENT_BYTES) } as usize;
+        note.header.cmsg_level = libc::SOL_UDP;
+        note.header.cmsg_type = libc::UDP_SEGMENT;
+        note.value[..2].copy_from_slice(&length.to_ne_bytes());
+        note
+    }
+}
+
+/// The length that the system told of each datagram of a train; 0 when it told none.
+fn segment_noted(header: &libc::msghdr) -> usize {
+    // SAFETY: the control pointer and length are those of a `Note` as the system has filled it; a
+    // control message within them is aligned, and only one long enough for its int is read.
+    unsafe {
+        let Some(note) = libc::CMSG_FIRSTHDR(header).as_ref() else {
+            return 0;
+        };
+        let told = note.cmsg_level == libc::SOL_UDP
+            && note.cmsg_type == libc::UDP_GRO
+            && note.cmsg_len >= libc::CMSG_LEN(size_of::<libc::c_int>() as u32) as usize;
+        match told {
+            true => {
+                let value = libc::CMSG_DATA(note).cast::<libc::c_int>().read_unaligned();
+                usize::try_from(value).unwrap_or(0)
+            }
+            false => 0,
+        }
+    }
+}
+
+/// The address that the system wrote; an IPv4 one as such even when it came by an IPv6 socket.
+fn sender(name: &libc::sockaddr_in6, length: libc::socklen_t) -> Option<SocketAddr> {
+    match i32::from(name.sin6_family) {
+        libc::AF_INET if length as usize >= size_of::<libc::sockaddr_in>() => {
+            // SAFETY: the family says that a sockaddr_in lies here; it is shorter than a
+            // sockaddr_in6 and no stricter aligned.
+            let v4 = unsafe { &*std::ptr::from_ref(name).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
+            Some(SocketAddr::from((ip, u16::from_be(v4.sin_port))))
+        }
+        libc::AF_INET6 if length as usize >= size_of::<libc::sockaddr_in6>() => {
+            let ip = Ipv6Addr::from(name.sin6_addr.s6_addr);
+            let port = u16::from_be(name.sin6_port);
+            Some(match ip.to_ipv4_mapped() {
+                Some(v4) => SocketAddr::from((v4, port)),
+                None => SocketAddrV6::new(ip, port, 0, name.sin6_scope_id).into(),
+            })
+        }
+        _ => None,
+    }
+}
+
+/// A train's segment length is a u16.
+const SEGMENT_BYTES: libc::c_uint = 2;
+
+#[cfg(test)]
+mod tests;

@@ -12,11 +12,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::event::Event;
-use mio::net::{TcpListener, TcpStream};
+use mio::net::{TcpListener, TcpStream, UdpSocket};
 use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use super::{ConnKey, ListenerKey, Network, Ready, Stream, Watched};
+use super::{
+    Arrival, ConnKey, DATAGRAMS, Datagrams, Departure, Leaving, ListenerKey, Network, Ready,
+    SocketKey, Stream, Watched,
+};
 use crate::reactor::{Bell, Key};
 use crate::sys;
 
@@ -94,6 +97,7 @@ impl Poller {
 impl Network for Kernel {
     type Stream = TcpStream;
     type Listener = TcpListener;
+    type Socket = KernelSocket;
 
     fn accept(&mut self, from: &mut TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
         from.accept()
@@ -123,6 +127,24 @@ impl Network for Kernel {
     fn watch_listener(&mut self, listener: &mut TcpListener, key: ListenerKey) -> io::Result<()> {
         let token = token(key, LISTENER);
         self.registry.register(listener, token, Interest::READABLE)
+    }
+
+    fn bind(&mut self, at: SocketAddr) -> io::Result<(KernelSocket, SocketAddr)> {
+        let socket = KernelSocket::bind(at, false)?;
+        let address = socket.address()?;
+        Ok((socket, address))
+    }
+
+    fn associate(&mut self, to: SocketAddr) -> io::Result<KernelSocket> {
+        let socket = datagram_socket(to)?;
+        socket.connect(&to.into())?;
+        Ok(KernelSocket::new(socket, to))
+    }
+
+    fn watch_socket(&mut self, socket: &mut KernelSocket, key: SocketKey) -> io::Result<()> {
+        let token = token(key, SOCKET);
+        self.registry
+            .register(&mut socket.socket, token, Interest::READABLE)
     }
 
     fn spend_reserve(&mut self) -> bool {
@@ -207,6 +229,73 @@ impl Stream for TcpStream {
     }
 }
 
+/// A datagram socket of the system's.
+pub struct KernelSocket {
+    socket: UdpSocket,
+    is_v6: bool,
+}
+
+impl KernelSocket {
+    fn new(socket: Socket, at: SocketAddr) -> Self {
+        Self {
+            socket: UdpSocket::from_std(socket.into()),
+            is_v6: at.is_ipv6(),
+        }
+    }
+
+    /// A socket that is bound to an address. With `shared`, more of them may be.
+    fn bind(at: SocketAddr, shared: bool) -> io::Result<Self> {
+        let socket = datagram_socket(at)?;
+        socket.set_reuse_port(shared)?;
+        socket.bind(&at.into())?;
+        Ok(Self::new(socket, at))
+    }
+
+    /// Where it is bound.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+impl Datagrams for KernelSocket {
+    fn receive(
+        &mut self,
+        room: &mut [u8],
+        place: usize,
+        arrivals: &mut [Arrival; DATAGRAMS],
+    ) -> io::Result<usize> {
+        sys::receive_datagrams(self.socket.as_fd(), room, place, arrivals)
+    }
+
+    fn send(&mut self, leaving: Leaving<'_>) -> io::Result<usize> {
+        // An IPv6 socket takes an IPv4 address only in IPv6's clothes.
+        let fitting = leaving.map(|one| Departure {
+            to: one.to.map(|to| match to {
+                SocketAddr::V4(v4) if self.is_v6 => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
+                _ => to,
+            }),
+            ..one
+        });
+        sys::send_datagrams(self.socket.as_fd(), fitting)
+    }
+}
+
+/// A datagram socket of that address's family, with all that is asked of one.
+fn datagram_socket(at: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::DGRAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(at), kind, Some(Protocol::UDP))?;
+    if at.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // The system does not size these by itself, as it does for streams, and what finds no room in
+    // them is lost. It cuts the sizes to what its administrator allows.
+    socket.set_recv_buffer_size(DATAGRAM_BUFFER)?;
+    socket.set_send_buffer_size(DATAGRAM_BUFFER)?;
+    // Without it the datagrams of a train come one by one, which is slower and no less right.
+    let _ = sys::join_datagrams(socket.as_fd());
+    Ok(socket)
+}
+
 impl SocketOptions {
     fn watch_over(&self, socket: &Socket) -> io::Result<()> {
         socket.set_tcp_user_timeout(Some(self.user_timeout))?;
@@ -255,9 +344,20 @@ pub fn probe(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Key and kind in one word: generation, then one bit of kind, then the slot.
+/// A datagram socket for one core; every core binds one of its own to the same address, and the
+/// system gives each sender's datagrams to one and the same of them.
+pub fn bind_datagrams(address: SocketAddr) -> io::Result<KernelSocket> {
+    KernelSocket::bind(address, true)
+}
+
+/// As [`probe`], for datagrams.
+pub fn probe_datagrams(address: SocketAddr) -> io::Result<KernelSocket> {
+    KernelSocket::bind(address, false)
+}
+
+/// Key and kind in one word: generation, then two bits of kind, then the slot.
 fn token<M>(key: Key<M>, kind: usize) -> Token {
-    Token((key.generation() as usize) << 32 | kind << 31 | key.index() as usize)
+    Token((key.generation() as usize) << 32 | kind << INDEX_BITS | key.index() as usize)
 }
 
 fn ready(event: &Event) -> Option<Ready> {
@@ -265,9 +365,11 @@ fn ready(event: &Event) -> Option<Ready> {
     let whom = if event.token() == BELL {
         Watched::Bell
     } else {
-        let (index, generation) = (token as u32 & !(1 << 31), (token >> 32) as u32);
-        match token >> 31 & 1 {
+        let index = token as u32 & ((1 << INDEX_BITS) - 1);
+        let generation = (token >> 32) as u32;
+        match token >> INDEX_BITS & 3 {
             LISTENER => Watched::Listener(Key::from_parts(index, generation)?),
+            SOCKET => Watched::Socket(Key::from_parts(index, generation)?),
             _ => Watched::Conn(Key::from_parts(index, generation)?),
         }
     };
@@ -283,6 +385,10 @@ fn ready(event: &Event) -> Option<Ready> {
 
 const CONN: usize = 0;
 const LISTENER: usize = 1;
+const SOCKET: usize = 2;
+
+/// No table of a worker has more slots than these bits can tell.
+const INDEX_BITS: u32 = 30;
 
 /// Generation 0 is no key's, so no key's token equals this one.
 const BELL: Token = Token(0);
@@ -292,6 +398,9 @@ const EVENTS: usize = 512;
 
 /// Connections that may wait for their accept; the system cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// What the system may keep of a socket's datagrams, each way.
+const DATAGRAM_BUFFER: usize = 2 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -305,8 +414,8 @@ mod tests {
     #[test]
     fn tokens_keep_key_and_kind_apart() {
         let key = Key::<()>::from_parts(7, u32::MAX).unwrap();
-        let (conn, listener) = (token(key, CONN), token(key, LISTENER));
-        assert_ne!(conn, listener);
+        let [conn, listener, socket] = [CONN, LISTENER, SOCKET].map(|kind| token(key, kind));
+        assert!(conn != listener && listener != socket && socket != conn);
         assert_eq!((conn.0 as u32, conn.0 >> 32), (7, u32::MAX as usize));
     }
 

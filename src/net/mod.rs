@@ -8,14 +8,23 @@ mod conn;
 mod kernel;
 mod listener;
 mod quota;
+mod udp;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 
 pub use conn::{Care, Conn, ConnKey, ConnMark, LinkKey, LinkMark, Waiter};
-pub use kernel::{Kernel, KernelPipe, Poller, SocketOptions, bind, open, probe};
+pub use kernel::{
+    Kernel, KernelPipe, KernelSocket, Poller, SocketOptions, bind, bind_datagrams, open, probe,
+    probe_datagrams,
+};
 pub use listener::{FIRST_REST, Listener, ListenerKey, ListenerMark};
 pub use quota::{Place, Quota};
+pub use udp::{
+    Batch, Flushed, Home, Leaving, Line, Outgoing, PLACE, Socket, SocketKey, SocketMark, Train,
+};
+
+pub use crate::sys::{Arrival, DATAGRAMS, Departure};
 
 /// One connected (or connecting) stream socket. Nothing here blocks.
 pub trait Stream {
@@ -53,12 +62,30 @@ pub trait Stream {
     fn push(&mut self);
 }
 
+/// One datagram socket. Nothing here blocks.
+pub trait Datagrams {
+    /// Takes what waits, one datagram or train into each `place` bytes of `room`; how many. Fewer
+    /// than [`DATAGRAMS`] means that no more waited. An error comes alone, and takes nothing away.
+    fn receive(
+        &mut self,
+        room: &mut [u8],
+        place: usize,
+        arrivals: &mut [Arrival; DATAGRAMS],
+    ) -> io::Result<usize>;
+
+    /// Sends in order, [`DATAGRAMS`] at most; how many the system took. An error concerns the first
+    /// of them or, on a connected socket, an earlier one that could not be delivered.
+    fn send(&mut self, leaving: Leaving<'_>) -> io::Result<usize>;
+}
+
 /// Where sockets come from.
 pub trait Network {
     /// Its stream sockets.
     type Stream: Stream;
     /// Its listening sockets.
     type Listener;
+    /// Its datagram sockets.
+    type Socket: Datagrams;
 
     /// Takes one waiting connection.
     fn accept(&mut self, from: &mut Self::Listener) -> io::Result<(Self::Stream, SocketAddr)>;
@@ -76,6 +103,15 @@ pub trait Network {
     /// Has waiting connections reported, once per change.
     fn watch_listener(&mut self, listener: &mut Self::Listener, key: ListenerKey)
     -> io::Result<()>;
+
+    /// Opens a datagram socket for this core alone; tells where, as port 0 becomes a free one.
+    fn bind(&mut self, at: SocketAddr) -> io::Result<(Self::Socket, SocketAddr)>;
+
+    /// Opens a datagram socket that speaks with one address only.
+    fn associate(&mut self, to: SocketAddr) -> io::Result<Self::Socket>;
+
+    /// Has datagrams that come, and the errors of those sent, reported once per change.
+    fn watch_socket(&mut self, socket: &mut Self::Socket, key: SocketKey) -> io::Result<()>;
 
     /// Makes room for one more descriptor by closing the one in reserve; true if there was one.
     fn spend_reserve(&mut self) -> bool;
@@ -109,6 +145,8 @@ pub enum Watched {
     Conn(ConnKey),
     /// A listener.
     Listener(ListenerKey),
+    /// A datagram socket.
+    Socket(SocketKey),
     /// The mailbox's bell.
     Bell,
 }

@@ -9,8 +9,8 @@ use mio::net::TcpListener;
 use serde_json::{Map, Value};
 
 use super::StartError;
-use crate::net::{self, SocketOptions};
-use crate::session::Listen;
+use crate::net::{self, KernelSocket, SocketOptions};
+use crate::session::{Listen, Transport};
 
 /// One address of one role, listened on by every core.
 pub(super) struct Bound {
@@ -19,7 +19,15 @@ pub(super) struct Bound {
     /// With the port that was bound.
     listen: Listen,
     /// One for each core, until it takes it.
-    sockets: Vec<Cell<Option<TcpListener>>>,
+    sockets: Vec<Cell<Option<Opened>>>,
+}
+
+/// A socket that is bound to a listener's address.
+pub(super) enum Opened {
+    /// For connections.
+    Stream(TcpListener),
+    /// For datagrams.
+    Datagram(KernelSocket),
 }
 
 /// One core's socket of a [`Bound`].
@@ -31,7 +39,7 @@ pub(super) struct Share {
     /// What it is called and where it listens.
     pub(super) listen: Listen,
     /// The socket.
-    pub(super) socket: TcpListener,
+    pub(super) socket: Opened,
 }
 
 impl Bound {
@@ -54,16 +62,21 @@ pub(super) fn bind_all(
 ) -> Result<Vec<Bound>, StartError> {
     let mut bound = Vec::new();
     for (service, listens) in services.iter().enumerate() {
-        for (number, listen) in listens.iter().enumerate() {
-            let listened = bind_cores(listen, cores, options);
-            let (listen, sockets) =
-                listened.map_err(|error| StartError::Listen(listen.clone(), error))?;
-            bound.push(Bound {
-                service,
-                number,
-                listen,
-                sockets: sockets.into_iter().map(|s| Cell::new(Some(s))).collect(),
-            });
+        let mut number = 0;
+        while let Some(listen) = listens.get(number) {
+            let next = listens.get(number + 1);
+            let both = next.is_some_and(|next| listen.shares_with(next));
+            let group = &listens[number..=number + usize::from(both)];
+            let opened = bind_group(group, |listen| bind_cores(listen, cores, options))?;
+            for (listen, sockets) in opened {
+                bound.push(Bound {
+                    service,
+                    number,
+                    listen,
+                    sockets: sockets.into_iter().map(|s| Cell::new(Some(s))).collect(),
+                });
+                number += 1;
+            }
         }
     }
     Ok(bound)
@@ -75,31 +88,77 @@ pub(super) fn addresses(bound: &[Bound], service: usize) -> Vec<SocketAddr> {
     own.map(|at| at.listen.address).collect()
 }
 
+/// Binds listens of one address to one port. Where any free port will do, one that is free for the
+/// first may be taken for the second: then another is tried, [`PORTS`] of them at most.
+fn bind_group<T>(
+    group: &[Listen],
+    bind: impl Fn(&Listen) -> io::Result<(Listen, T)>,
+) -> Result<Vec<(Listen, T)>, StartError> {
+    // Held until the end, so that the system does not offer the same port again.
+    let mut passed_over = Vec::new();
+    loop {
+        let mut done: Vec<(Listen, T)> = Vec::new();
+        let failure = group.iter().find_map(|listen| {
+            let mut wanted = listen.clone();
+            if let Some((first, _)) = done.first() {
+                wanted.address = first.address;
+            }
+            match bind(&wanted) {
+                Ok(one) => {
+                    done.push(one);
+                    None
+                }
+                Err(error) => Some((wanted, error)),
+            }
+        });
+        let Some((listen, error)) = failure else {
+            return Ok(done);
+        };
+        let was_offered = listen.address.port() != 0 && group[0].address.port() == 0;
+        let is_taken = error.kind() == io::ErrorKind::AddrInUse;
+        if !was_offered || !is_taken || passed_over.len() == PORTS {
+            return Err(StartError::Listen(listen, error));
+        }
+        passed_over.push(done);
+    }
+}
+
 /// One listening socket for each core on the same address; port 0 becomes one chosen port.
 fn bind_cores(
     listen: &Listen,
     cores: usize,
     options: SocketOptions,
-) -> io::Result<(Listen, Vec<TcpListener>)> {
+) -> io::Result<(Listen, Vec<Opened>)> {
     // Sockets that share an address would also share it with another server of the same user, who
     // would then get a part of the connections. A socket that does not share finds that out.
-    let probe = net::probe(listen.address)?;
+    let address = match listen.transport {
+        Transport::Stream => net::probe(listen.address)?.local_addr()?,
+        Transport::Datagram => net::probe_datagrams(listen.address)?.address()?,
+    };
+    let open = |_| {
+        Ok(match listen.transport {
+            Transport::Stream => Opened::Stream(net::bind(address, options)?),
+            Transport::Datagram => Opened::Datagram(net::bind_datagrams(address)?),
+        })
+    };
+    let sockets = (0..cores).map(open).collect::<io::Result<Vec<_>>>()?;
     let chosen = Listen {
-        address: probe.local_addr()?,
+        address,
         ..listen.clone()
     };
-    drop(probe);
-    let sockets = (0..cores)
-        .map(|_| net::bind(chosen.address, options))
-        .collect::<io::Result<Vec<_>>>()?;
     Ok((chosen, sockets))
 }
 
-/// Says where the server listens, in the log and in the address file.
+/// How many ports that turn out to be taken are passed over.
+const PORTS: usize = 16;
+
+/// Says where the server listens, in the log and in the address file. There an address is listed
+/// once, though it may be one for connections and one for datagrams.
 pub(super) fn announce(bound: &[Bound], file: Option<&Path>) -> Result<(), StartError> {
     let mut roles: Map<String, Value> = Map::new();
     for Bound { listen, .. } in bound {
-        log::info!("{listen} listening on {}", listen.address);
+        let purpose = listen.transport.purpose();
+        log::info!("{listen} listening on {}{purpose}", listen.address);
         let entry = roles.entry(listen.role).or_insert(Value::Null);
         let address = listen.address.to_string().into();
         match &listen.name {
@@ -123,9 +182,12 @@ pub(super) fn announce(bound: &[Bound], file: Option<&Path>) -> Result<(), Start
     std::fs::rename(&draft, path).map_err(failed)
 }
 
-/// Appends to a list, which begins with its first entry.
+/// Appends to a list what is not in it; the list begins with its first entry.
 fn push(list: &mut Value, entry: Value) {
     match list {
+        Value::Array(entries) if entries.contains(&entry) => {}
+        // An address for streams and datagrams is one.
+        Value::Array(entries) if entries.last() == Some(&entry) => {}
         Value::Array(entries) => entries.push(entry),
         _ => *list = Value::Array(vec![entry]),
     }
@@ -135,6 +197,20 @@ fn push(list: &mut Value, entry: Value) {
 mod tests {
     use super::*;
 
+    const OPTIONS: SocketOptions = SocketOptions {
+        user_timeout: std::time::Duration::from_secs(60),
+        keepalive: std::time::Duration::from_secs(60),
+    };
+
+    fn listen(transport: Transport) -> Listen {
+        Listen {
+            role: "agent",
+            name: None,
+            address: "127.0.0.1:0".parse().unwrap(),
+            transport,
+        }
+    }
+
     fn bound(role: &'static str, name: Option<&str>, address: &str) -> Bound {
         Bound {
             service: 0,
@@ -143,6 +219,7 @@ mod tests {
                 role,
                 name: name.map(Box::from),
                 address: address.parse().unwrap(),
+                transport: Transport::Stream,
             },
             sockets: Vec::new(),
         }
@@ -157,6 +234,7 @@ mod tests {
         let all = [
             bound("agent", None, "127.0.0.1:1"),
             bound("agent", None, "[::1]:2"),
+            bound("agent", None, "127.0.0.1:1"),
             bound("access", Some("db"), "127.0.0.1:3"),
             bound("access", Some("web"), "127.0.0.1:4"),
         ];
@@ -172,18 +250,71 @@ mod tests {
 
     #[test]
     fn a_busy_address_is_refused_although_sockets_share_theirs() {
-        let options = SocketOptions {
-            user_timeout: std::time::Duration::from_secs(60),
-            keepalive: std::time::Duration::from_secs(60),
+        for transport in [Transport::Stream, Transport::Datagram] {
+            let (chosen, sockets) = bind_cores(&listen(transport), 3, OPTIONS).unwrap();
+            assert_eq!(sockets.len(), 3);
+            let busy = bind_cores(&chosen, 3, OPTIONS).err().unwrap();
+            assert_eq!(busy.kind(), io::ErrorKind::AddrInUse);
+        }
+    }
+
+    #[test]
+    fn connections_and_datagrams_share_a_free_port() {
+        let (stream, datagram) = (listen(Transport::Stream), listen(Transport::Datagram));
+        let services = [
+            vec![stream.clone(), datagram.clone(), datagram],
+            vec![stream],
+        ];
+        let bound = bind_all(&services, 2, OPTIONS).unwrap();
+        let places: Vec<_> = bound.iter().map(|at| (at.service, at.number)).collect();
+        assert_eq!(places, [(0, 0), (0, 1), (0, 2), (1, 0)]);
+        let ports: Vec<_> = bound.iter().map(|at| at.listen.address.port()).collect();
+        assert_eq!(ports[0], ports[1]);
+        assert!(ports[0] != ports[2] && ports[0] != ports[3] && !ports.contains(&0));
+        let kinds: Vec<_> = bound.iter().map(|at| at.listen.transport).collect();
+        assert_eq!(kinds[1], Transport::Datagram);
+        let share = bound[1].share(1).unwrap();
+        assert!(matches!(share.socket, Opened::Datagram(_)));
+        assert!(bound[1].share(1).is_none(), "taken once");
+    }
+
+    #[test]
+    fn a_port_that_only_one_of_two_may_have_is_passed_over() {
+        let group = [listen(Transport::Stream), listen(Transport::Datagram)];
+        let (offered, open) = (Cell::new(100), Cell::new(103));
+        let bind = |listen: &Listen| {
+            let mut bound = listen.clone();
+            match listen.transport {
+                Transport::Stream => bound.address.set_port(offered.replace(offered.get() + 1)),
+                Transport::Datagram if listen.address.port() < open.get() => {
+                    return Err(io::ErrorKind::AddrInUse.into());
+                }
+                Transport::Datagram => {}
+            }
+            Ok((bound, ()))
         };
-        let listen = Listen {
-            role: "agent",
-            name: None,
-            address: "127.0.0.1:0".parse().unwrap(),
+        let bound = bind_group(&group, bind).unwrap();
+        let ports: Vec<_> = bound.iter().map(|(at, ())| at.address.port()).collect();
+        assert_eq!(ports, [103, 103]);
+        open.set(u16::MAX);
+        let before = offered.get();
+        assert!(bind_group(&group, bind).is_err(), "not for ever");
+        assert_eq!(usize::from(offered.get() - before), PORTS + 1);
+    }
+
+    #[test]
+    fn a_port_taken_for_datagrams_is_told_when_it_was_asked_for() {
+        let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut both = vec![listen(Transport::Stream), listen(Transport::Datagram)];
+        for listen in &mut both {
+            listen.address = taken.local_addr().unwrap();
+        }
+        let Err(StartError::Listen(at, error)) = bind_all(&[both], 1, OPTIONS) else {
+            panic!("it is taken");
         };
-        let (chosen, sockets) = bind_cores(&listen, 3, options).unwrap();
-        assert_eq!(sockets.len(), 3);
-        let busy = bind_cores(&chosen, 3, options).unwrap_err();
-        assert_eq!(busy.kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(at.transport, Transport::Datagram);
+        let said = StartError::Listen(at, error).to_string();
+        assert!(said.contains(" for datagrams: "), "{said}");
     }
 }

@@ -8,7 +8,7 @@ use crossbeam_channel::Sender;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::StartError;
-use super::listeners::Share;
+use super::listeners::{Opened, Share};
 use super::signals::Stopper;
 use crate::config::{Limits, Way};
 use crate::control::{Letter, Request};
@@ -90,7 +90,13 @@ impl Part {
         let mut worker = Worker::new(self.kernel, setup, Instant::now());
         for share in self.listeners {
             let (service, number) = (share.service, share.number);
-            if let Err(error) = worker.listen(share.socket, share.listen, service, number) {
+            let taken = match share.socket {
+                Opened::Stream(socket) => worker.listen(socket, share.listen, service, number),
+                Opened::Datagram(socket) => {
+                    worker.listen_datagrams(socket, share.listen, service, number)
+                }
+            };
+            if let Err(error) = taken {
                 log::error!("worker {core} cannot watch a listener: {error}");
                 return;
             }

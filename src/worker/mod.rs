@@ -11,12 +11,13 @@
 //! runs this very code over scripted sockets with a clock of its own: a turn is a function of the
 //! events and the time that it is given.
 //!
-//! Bounds: connections and sessions by the quota, reading by [`TURN_BYTES`] for each connection and
-//! turn, accepting by [`TURN_ACCEPTS`], letters by [`TURN_LETTERS`]; `pending`, `again`, `dirty` and
+//! Bounds: connections, sessions and datagram sockets by the quota, reading by [`TURN_BYTES`] for each
+//! connection and turn, and by as many and [`TURN_DATAGRAMS`] for each socket, accepting by [`TURN_ACCEPTS`], letters by [`TURN_LETTERS`]; `pending`, `again`, `dirty` and
 //! `starved` hold a connection at most once each. Nobody outside ends a worker: a peer, a full
 //! table and a panicking session each end what they touch and no more.
 
 mod care;
+mod datagrams;
 mod held;
 mod links;
 mod log;
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
+use self::datagrams::{Exchange, News};
 use self::held::Held;
 use self::log::Journal;
 use crate::buffer::{Pipes, Pool};
@@ -38,7 +40,7 @@ use crate::config::Way;
 use crate::control::{Letter, Reply, Request};
 use crate::net::{
     Conn, ConnKey, ConnMark, LinkKey, LinkMark, Listener, ListenerKey, ListenerMark, Network,
-    Place, Quota, Ready, SocketOptions, Stream, Watched,
+    Place, Quota, Ready, SocketKey, SocketOptions, Stream, Watched,
 };
 use crate::reactor::{
     Address, Handle, Mailbox, Outbox, SessionKey, SessionMark, Table, TimerKey, Wheel,
@@ -125,6 +127,8 @@ pub struct Worker<N: Network> {
     conns: Table<Conn<N::Stream>, ConnMark>,
     sessions: Table<Slot, SessionMark>,
     links: Table<Link<PipeOf<N>>, LinkMark>,
+    /// Datagram sockets and what passes by them.
+    exchange: Exchange<N::Socket>,
     wheel: Wheel<Timer>,
     pool: Pool,
     pipes: Pipes<PipeOf<N>>,
@@ -146,13 +150,15 @@ pub struct Worker<N: Network> {
     journal: Journal,
 }
 
-/// What a worker holds besides its listeners.
+/// What a worker holds besides its listeners, their datagram sockets among them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Holdings {
     /// Connections.
     pub conns: usize,
     /// Relayed pairs.
     pub links: usize,
+    /// Datagram sockets of sessions.
+    pub sockets: usize,
     /// Armed timers.
     pub timers: usize,
     /// Buffer blocks lent out.
@@ -168,9 +174,8 @@ struct Slot {
     /// Which of the worker's names is that of the listener that it came in by.
     listener: u16,
     conns: Held,
-    /// Its own listeners. Boxed, as nearly no session has any.
-    #[allow(clippy::box_collection)]
-    listeners: Option<Box<Vec<ListenerKey>>>,
+    /// What nearly no session has.
+    own: Option<Box<Own>>,
     timers: [Option<TimerKey>; TIMERS],
     peer: std::net::SocketAddr,
     opened: Instant,
@@ -179,6 +184,14 @@ struct Slot {
     leases: bool,
     /// Goes on to a connection that outlives the session.
     place: Option<Place>,
+}
+
+/// What a session has opened for itself besides connections. A listener's datagram socket is among
+/// those of its session.
+#[derive(Default)]
+struct Own {
+    listeners: Vec<ListenerKey>,
+    sockets: Vec<SocketKey>,
 }
 
 enum Timer {
@@ -193,6 +206,8 @@ enum Timer {
     /// The control thread has still to hear that a session has ended.
     Part(Handle),
     Rest(ListenerKey),
+    /// A listener's datagrams are to have a session again.
+    Reseat(SocketKey),
     Drain,
     /// Blocks and pipes that are kept free may have been so for long.
     Spare,
@@ -208,6 +223,7 @@ enum Pending {
     Room(ConnKey),
     Stalled(SessionKey, ConnKey),
     Listening(SessionKey, u32, ListenerKey),
+    Socket(SessionKey, SocketKey, News),
     Mail(SessionKey, Handle, Mail),
     Returned(SessionKey, Handle, Mail),
 }
@@ -226,9 +242,10 @@ impl<N: Network> Worker<N> {
             drain_over: false,
             listeners: Table::new(MOST_LISTENERS),
             names: Vec::new(),
-            conns: Table::new(u32::MAX as usize >> 1),
-            sessions: Table::new(most),
+            conns: Table::new(MOST_SOCKETS),
+            sessions: Table::new(most + MOST_LISTENERS),
             links: Table::new(most),
+            exchange: Exchange::default(),
             wheel: Wheel::new(now),
             pool: Pool::new(setup.buffer_memory / 2),
             pipes: Pipes::new(setup.buffer_memory / 2, setup.pipe_size),
@@ -252,6 +269,7 @@ impl<N: Network> Worker<N> {
             match ready.whom {
                 Watched::Conn(key) => self.conn_ready(key, ready),
                 Watched::Listener(key) => self.accept(key),
+                Watched::Socket(key) => self.receive_later(key),
                 Watched::Bell => {}
             }
         }
@@ -269,6 +287,7 @@ impl<N: Network> Worker<N> {
             || !self.pending.is_empty()
             || !self.dirty.is_empty()
             || !self.listeners_again.is_empty()
+            || self.exchange.is_busy()
             || self.setup.mailbox.has_rung()
             || self.setup.post.has_rung();
         if busy {
@@ -285,7 +304,8 @@ impl<N: Network> Worker<N> {
     pub fn is_done(&self) -> bool {
         match self.phase {
             STOPPING => true,
-            DRAINING => self.drain_over || (self.sessions.is_empty() && self.conns.is_empty()),
+            // Datagrams have no end to wait for.
+            DRAINING => self.drain_over || (self.visits() == 0 && self.conns.is_empty()),
             _ => false,
         }
     }
@@ -295,11 +315,17 @@ impl<N: Network> Worker<N> {
         self.sessions.len()
     }
 
+    /// How many of them somebody's connection has begun.
+    fn visits(&self) -> usize {
+        self.sessions.len() - self.exchange.seated
+    }
+
     /// What it holds for sessions; nothing when there is none.
     pub fn holdings(&self) -> Holdings {
         Holdings {
             conns: self.conns.len(),
             links: self.links.len(),
+            sockets: self.exchange.own(),
             timers: self.wheel.len() - usize::from(self.spare_timer),
             blocks: self.pool.lent(),
             pipes: self.pipes.lent(),
@@ -334,6 +360,7 @@ impl<N: Network> Worker<N> {
                 assert_eq!(owner, Some(key), "a session holds a connection of another");
             }
         }
+        self.check_exchange();
     }
 
     fn expire(&mut self) {
@@ -349,6 +376,7 @@ impl<N: Network> Worker<N> {
                 Timer::Idle(key) => self.check_idle(key),
                 Timer::Part(session) => self.part(session),
                 Timer::Rest(key) => self.rested(key),
+                Timer::Reseat(key) => self.reseat(key),
                 Timer::Drain => self.drain_over = true,
                 Timer::Spare => self.drop_spare(),
             }
@@ -359,6 +387,7 @@ impl<N: Network> Worker<N> {
     fn drop_spare(&mut self) {
         self.pool.drop_spare();
         self.pipes.drop_spare();
+        self.exchange.drop_spare();
         self.spare_timer = false;
     }
 
@@ -416,6 +445,7 @@ impl<N: Network> Worker<N> {
                 self.accept(key);
             }
         }
+        self.receive_again();
     }
 
     /// Ends the turn: what actions caused is delivered, then everything queued is written.
@@ -431,11 +461,13 @@ impl<N: Network> Worker<N> {
             for key in std::mem::take(&mut self.dirty) {
                 self.flush(key);
             }
+            self.flush_sockets();
             if self.pending.is_empty() {
                 break;
             }
         }
-        if !self.spare_timer && (self.pool.has_spare() || self.pipes.has_spare()) {
+        let spare = self.pool.has_spare() || self.pipes.has_spare() || self.exchange.has_spare();
+        if !self.spare_timer && spare {
             let timer = self.wheel.arm(self.now, SPARE, Timer::Spare);
             self.spare_timer = timer.is_some();
         }
@@ -477,6 +509,9 @@ impl<N: Network> Worker<N> {
 /// Bytes that one connection may move in one turn before others get theirs.
 const TURN_BYTES: usize = 256 * 1024;
 
+/// Datagrams that one socket may give in one turn, empty ones among them, before others get theirs.
+const TURN_DATAGRAMS: usize = 512;
+
 /// Connections that one listener takes in one turn.
 const TURN_ACCEPTS: usize = 64;
 
@@ -490,6 +525,9 @@ const SETTLE_ROUNDS: usize = 4;
 
 /// Listeners of one core.
 const MOST_LISTENERS: usize = 65_536;
+
+/// Connections, and datagram sockets, that the poll can tell apart.
+const MOST_SOCKETS: usize = 1 << 30;
 
 /// How soon letters that found no room are tried again.
 const RETRY: Duration = Duration::from_millis(1);

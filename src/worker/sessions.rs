@@ -1,25 +1,31 @@
 //! The worker's side of sessions: calling them, performing what they ask, ending them.
 
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
+use super::datagrams::Exchange;
 use super::sockets::TX_LOW;
 use super::{Pending, Slot, Timer, Worker};
 use crate::buffer::{Pool, Ring};
 use crate::control::{Command, Reply, Request};
-use crate::net::{Conn, ConnKey, ConnMark, Network, Stream};
+use crate::net::{Conn, ConnKey, ConnMark, Network, Quota, SocketKey, Stream, Train};
 use crate::reactor::{Handle, SessionKey, Table, TimerKey};
 use crate::session::{Action, Cause, Close, Cx, Event, Outlets};
 use crate::stats::{Counters, Metric};
 
-/// What a session reaches while it is called: the rings, nothing else of the worker.
-struct Wires<'a, S> {
+/// What a session reaches while it is called: the rings and what leaves by datagram sockets, nothing
+/// else of the worker.
+struct Wires<'a, S, D> {
     conns: &'a mut Table<Conn<S>, ConnMark>,
     pool: &'a mut Pool,
     dirty: &'a mut Vec<ConnKey>,
+    exchange: &'a mut Exchange<D>,
+    quota: &'a Arc<Quota>,
     counters: &'a Counters,
 }
 
-impl<S> Wires<'_, S> {
+impl<S, D> Wires<'_, S, D> {
     /// Has a connection flushed at the end of the turn, as bytes were queued on it.
     fn soil(&mut self, key: ConnKey) {
         let Some(conn) = self.conns.get_mut(key) else {
@@ -35,7 +41,7 @@ impl<S> Wires<'_, S> {
     }
 }
 
-impl<S: Stream> Outlets for Wires<'_, S> {
+impl<S: Stream, D> Outlets for Wires<'_, S, D> {
     fn send(&mut self, key: ConnKey, bytes: &[u8]) {
         let Some(conn) = self.conns.get_mut(key) else {
             return; // It broke in this turn; the session will hear of it.
@@ -62,6 +68,27 @@ impl<S: Stream> Outlets for Wires<'_, S> {
 
     fn queued(&self) -> usize {
         self.pool.queued()
+    }
+
+    fn reserve_socket(&mut self) -> Option<SocketKey> {
+        let reserved = self
+            .quota
+            .enter()
+            .and_then(|place| self.exchange.reserve(place));
+        if reserved.is_none() {
+            self.counters.add(Metric::Shed, 1);
+        }
+        reserved
+    }
+
+    fn datagram(&mut self, socket: SocketKey, to: Option<SocketAddr>, parts: &[&[u8]]) {
+        let dropped = self.exchange.push(socket, to, parts);
+        self.counters.add(Metric::DatagramsDropped, dropped as u64);
+    }
+
+    fn train(&mut self, socket: SocketKey, to: Option<SocketAddr>, train: &Train<'_>) {
+        let dropped = self.exchange.push_train(socket, to, train);
+        self.counters.add(Metric::DatagramsDropped, dropped as u64);
     }
 
     fn count(&mut self, metric: Metric, count: u64) {
@@ -93,10 +120,16 @@ impl<N: Network> Worker<N> {
                 self.perform_all(key, &mut actions);
                 self.end(key, close);
             }
-            None => self.end(key, Close::own(Cause::Panicked)),
+            None => {
+                self.revoke(&actions);
+                self.end(key, Close::own(Cause::Panicked));
+            }
         }
         actions.clear();
         self.actions = actions;
+        if self.exchange.outgoing.is_long() {
+            self.flush_sockets();
+        }
     }
 
     /// Calls into a session's code; `None` when it panicked.
@@ -111,6 +144,8 @@ impl<N: Network> Worker<N> {
             conns: &mut self.conns,
             pool: &mut self.pool,
             dirty: &mut self.dirty,
+            exchange: &mut self.exchange,
+            quota: &self.setup.quota,
             counters: &self.setup.counters,
         };
         let random = &mut self.random;
@@ -160,6 +195,9 @@ impl<N: Network> Worker<N> {
             Action::Close(conn) => self.close(session, conn),
             Action::Listen(at, tag) => self.open_listener(session, at, tag),
             Action::Unlisten(listener) => self.close_listener(session, listener),
+            Action::Bind(socket, at) => self.bind_socket(session, socket, at),
+            Action::Associate(socket, to) => self.associate_socket(session, socket, to),
+            Action::Unbind(socket) => self.unbind_socket(session, socket),
         }
     }
 
@@ -236,6 +274,7 @@ impl<N: Network> Worker<N> {
             Pending::Listening(session, tag, listener) => {
                 self.deliver(session, Event::Listening { listener, tag });
             }
+            Pending::Socket(session, socket, news) => self.tell_news(session, socket, news),
             Pending::Mail(session, from, mail) => {
                 if self.sessions.get(session).is_some() {
                     return self.deliver(session, Event::Mail { from, mail });
@@ -278,12 +317,19 @@ impl<N: Network> Worker<N> {
         }
         self.write_down(key, &slot, &close);
         // Whoever learns that it is over, or gets its ports next, can listen on them.
-        for listener in slot.listeners.take().into_iter().flat_map(|own| *own) {
+        let listeners = slot
+            .own
+            .as_mut()
+            .map(|own| std::mem::take(&mut own.listeners));
+        for listener in listeners.unwrap_or_default() {
             self.drop_listener(listener);
         }
         self.take_leave(key, &mut slot);
         for timer in slot.timers.into_iter().flatten() {
             self.wheel.cancel(timer);
+        }
+        for socket in slot.own.take().unwrap_or_default().sockets {
+            self.leave_socket(socket);
         }
         for conn in slot.conns.iter() {
             self.let_go(conn, close.is_graceful());
@@ -320,6 +366,7 @@ impl<N: Network> Worker<N> {
         let mut actions = Vec::new();
         let session = &mut **session;
         let _ = self.call(key, &mut actions, |cx| session.leave(cx));
+        self.revoke(&actions);
         for action in actions {
             if matches!(action, Action::Post(..) | Action::Resume(_)) {
                 self.perform(key, action);

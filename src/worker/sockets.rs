@@ -103,7 +103,7 @@ impl<N: Network> Worker<N> {
             session: Some(seat.accept(from.number)),
             listener: from.name,
             conns: Held::default(),
-            listeners: None,
+            own: None,
             timers: [None; TIMERS],
             peer,
             opened: self.now,
@@ -186,19 +186,18 @@ impl<N: Network> Worker<N> {
             self.listeners.remove(key);
             return Err(error);
         }
-        slot.listeners.get_or_insert_default().push(key);
+        slot.own.get_or_insert_default().listeners.push(key);
         Ok(key)
     }
 
     /// Closes a listener of a session's own.
     pub(super) fn close_listener(&mut self, session: SessionKey, key: ListenerKey) {
-        let own = self
-            .sessions
-            .get_mut(session)
-            .and_then(|slot| slot.listeners.as_mut());
-        let Some(own) = own else { return };
-        if let Some(at) = own.iter().position(|held| *held == key) {
-            own.swap_remove(at);
+        let slot = self.sessions.get_mut(session);
+        let Some(own) = slot.and_then(|slot| slot.own.as_mut()) else {
+            return;
+        };
+        if let Some(at) = own.listeners.iter().position(|held| *held == key) {
+            own.listeners.swap_remove(at);
             self.drop_listener(key);
         }
     }

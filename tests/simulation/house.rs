@@ -7,13 +7,14 @@ use crossbeam_channel::{Receiver, bounded};
 use towpath::config::Way;
 use towpath::control::resolver::{Lookup, Names, Resolver};
 use towpath::control::{Command, Control, Request};
-use towpath::net::{Quota, SocketOptions};
+use towpath::net::{Network, Quota, SocketOptions};
 use towpath::reactor::{Bell, Handle, SessionKey, mailbox};
-use towpath::session::{Listen, Seat};
+use towpath::session::{Listen, Seat, Transport};
 use towpath::stats::Counters;
 use towpath::store::{Change, Limits, Memory, Store, Update};
 use towpath::worker::{Phase, Setup, Worker};
 
+use super::world::doors::SimListener;
 use super::world::{Shared, SimNetwork, World};
 
 pub const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -104,8 +105,11 @@ impl House {
             role: "agent",
             name: None,
             address: "10.0.0.1:7100".parse().unwrap(),
+            transport: Transport::Stream,
         };
-        worker.listen((), listen, 0, 0).unwrap();
+        worker
+            .listen(SimListener::first(&world), listen, 0, 0)
+            .unwrap();
         Self {
             world,
             worker,
@@ -116,6 +120,19 @@ impl House {
             now,
             unix: 1_700_000_000,
         }
+    }
+
+    /// Opens the datagram listener number 1 of the house's service on port 7200.
+    pub fn listen_datagrams(&mut self) -> std::io::Result<()> {
+        let listen = Listen {
+            role: "agent",
+            name: None,
+            address: "10.0.0.1:7200".parse().unwrap(),
+            transport: Transport::Datagram,
+        };
+        let mut network = SimNetwork(self.world.clone());
+        let (socket, _) = network.bind(listen.address)?;
+        self.worker.listen_datagrams(socket, listen, 0, 1)
     }
 
     /// One turn over a part of what is ready.
@@ -226,6 +243,11 @@ impl House {
         for (id, socket) in world.sockets.iter().enumerate() {
             assert!(socket.closed, "socket {id} was never closed");
         }
+        let ports = world.air.ports.iter();
+        assert!(
+            ports.clone().all(|port| port.closed),
+            "a port was never closed"
+        );
     }
 }
 

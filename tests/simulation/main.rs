@@ -15,9 +15,11 @@ mod access;
 mod agent;
 mod bulk;
 mod crowd;
+mod datagrams;
 mod engine;
 mod house;
 mod leases;
+mod node;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -11,7 +11,14 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use towpath::net::{ConnKey, ListenerKey, Network, Ready, SocketOptions, Stream, Watched};
+pub mod datagrams;
+pub mod doors;
+
+use self::datagrams::{Air, SimSocket};
+use self::doors::{Doors, SimListener};
+use towpath::net::{
+    ConnKey, ListenerKey, Network, Ready, SocketKey, SocketOptions, Stream, Watched,
+};
 
 /// xorshift64*: small, and the same everywhere.
 pub struct Random(u64);
@@ -121,9 +128,8 @@ impl Socket {
 pub struct World {
     pub random: Random,
     pub sockets: Vec<Socket>,
-    backlog: VecDeque<usize>,
-    backlog_news: bool,
-    listener: Option<ListenerKey>,
+    /// Where peers come in.
+    pub doors: Doors,
     /// Errors that the next accepts give.
     pub accept_errors: VecDeque<i32>,
     pub accept_calls: usize,
@@ -139,6 +145,8 @@ pub struct World {
     pub spliced: usize,
     /// How often the engine asked for a pipe.
     pub pipe_calls: usize,
+    /// Where datagrams fly.
+    pub air: Air,
 }
 
 pub type Shared = Rc<RefCell<World>>;
@@ -148,9 +156,7 @@ impl World {
         Rc::new(RefCell::new(Self {
             random: Random::new(seed),
             sockets: Vec::new(),
-            backlog: VecDeque::new(),
-            backlog_news: false,
-            listener: None,
+            doors: Doors::default(),
             accept_errors: VecDeque::new(),
             accept_calls: 0,
             failures: 0,
@@ -159,17 +165,22 @@ impl World {
             slot: SLOT,
             spliced: 0,
             pipe_calls: 0,
+            air: Air::default(),
         }))
     }
 
     /// A peer connects to the engine's listener.
     pub fn connect(&mut self) -> usize {
+        self.connect_to(0)
+    }
+
+    /// A peer connects to the listener of that port; where there is none, it is refused.
+    pub fn connect_to(&mut self, listener: u16) -> usize {
         let id = self.sockets.len();
         let port = 1024 + (id % 60_000) as u16;
         let peer = SocketAddr::from(([10, 1, 0, 1], port));
         self.sockets.push(Socket::new(peer, false, self.send_room));
-        self.backlog.push_back(id);
-        self.backlog_news = true;
+        self.sockets[id].closed = !self.doors.knock(listener, id);
         id
     }
 
@@ -240,7 +251,7 @@ impl World {
 
     /// Something became ready that [`World::ready`] has not told yet.
     pub fn has_news(&self) -> bool {
-        self.sockets.iter().any(Socket::has_news) || (self.backlog_news && self.listener.is_some())
+        self.sockets.iter().any(Socket::has_news) || self.doors.has_news() || self.air.has_news()
     }
 
     /// A part of what became ready, in a random order, each thing once.
@@ -263,16 +274,8 @@ impl World {
             socket.readable = false;
             socket.writable = false;
         }
-        if let (true, Some(key)) = (self.backlog_news, self.listener) {
-            self.backlog_news = false;
-            news.push(Ready {
-                whom: Watched::Listener(key),
-                readable: true,
-                writable: false,
-                read_closed: false,
-                hung_up: false,
-            });
-        }
+        news.extend(self.doors.ready());
+        news.extend(self.air.ready());
         for at in (1..news.len()).rev() {
             let other = self.random.below(at + 1);
             news.swap(at, other);
@@ -453,16 +456,18 @@ impl SimNetwork {
 
 impl Network for SimNetwork {
     type Stream = SimStream;
-    type Listener = ();
+    type Listener = SimListener;
+    type Socket = SimSocket;
 
-    fn accept(&mut self, _: &mut ()) -> io::Result<(SimStream, SocketAddr)> {
+    fn accept(&mut self, from: &mut SimListener) -> io::Result<(SimStream, SocketAddr)> {
         let taken = {
             let mut world = self.0.borrow_mut();
             world.accept_calls += 1;
             if let Some(code) = world.accept_errors.pop_front() {
                 return Err(io::Error::from_raw_os_error(code));
             }
-            world.backlog.pop_front()
+            drop(world);
+            from.next_waiting()
         };
         let id = taken.ok_or(io::ErrorKind::WouldBlock)?;
         let peer = self.0.borrow().sockets[id].peer;
@@ -493,13 +498,26 @@ impl Network for SimNetwork {
         Ok(())
     }
 
-    fn listen(&mut self, _: SocketAddr) -> io::Result<((), SocketAddr)> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn listen(&mut self, at: SocketAddr) -> io::Result<(SimListener, SocketAddr)> {
+        self.open_door(at)
     }
 
-    fn watch_listener(&mut self, _: &mut (), key: ListenerKey) -> io::Result<()> {
-        self.0.borrow_mut().listener = Some(key);
+    fn watch_listener(&mut self, listener: &mut SimListener, key: ListenerKey) -> io::Result<()> {
+        listener.watch(key);
         Ok(())
+    }
+
+    fn bind(&mut self, at: SocketAddr) -> io::Result<(SimSocket, SocketAddr)> {
+        self.open_port(at, None)
+    }
+
+    fn associate(&mut self, to: SocketAddr) -> io::Result<SimSocket> {
+        let any = SocketAddr::from(([10, 0, 0, 1], 0));
+        self.open_port(any, Some(to)).map(|(socket, _)| socket)
+    }
+
+    fn watch_socket(&mut self, socket: &mut SimSocket, key: SocketKey) -> io::Result<()> {
+        self.watch_port(socket, key)
     }
 
     fn spend_reserve(&mut self) -> bool {

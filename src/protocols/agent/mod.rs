@@ -58,7 +58,7 @@ pub use session::UNSENT;
 use self::routes::{Routes, Token};
 use crate::config::{Key, Settings};
 use crate::control::resolver::Names;
-use crate::session::{Ground, Listen, Protocol, Role, Seat, Service, Session};
+use crate::session::{Ground, Listen, Protocol, Role, Seat, Service, Session, Transport};
 use crate::store::{self, Memory};
 use crate::sys;
 
@@ -89,6 +89,7 @@ impl Role for Config {
             role: NAME,
             name: None,
             address,
+            transport: Transport::Stream,
         };
         self.listen.iter().map(listen).collect()
     }

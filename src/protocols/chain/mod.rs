@@ -38,7 +38,7 @@ pub use config::{Access, Config};
 
 use crate::config::{Key, Settings};
 use crate::control::resolver::Names;
-use crate::session::{Ground, Listen, Protocol, Role, Seat, Service, Session};
+use crate::session::{Ground, Listen, Protocol, Role, Seat, Service, Session, Transport};
 use crate::upstream::Targets;
 
 /// The protocol, for the list.
@@ -88,6 +88,7 @@ impl Access {
             role: "access",
             name: Some(self.name.clone()),
             address,
+            transport: Transport::Stream,
         })
     }
 }

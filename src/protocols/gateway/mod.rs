@@ -69,7 +69,9 @@ use self::hall::Hall;
 use self::session::GatewaySession;
 use self::wire::{CHALLENGE, Dialect};
 use crate::config::{Key, Settings};
-use crate::session::{Cause, Close, Ground, Listen, Protocol, Role, Seat, Service, Session};
+use crate::session::{
+    Cause, Close, Ground, Listen, Protocol, Role, Seat, Service, Session, Transport,
+};
 
 /// The protocol, for the list.
 pub struct Gateway;
@@ -99,6 +101,7 @@ impl Role for Config {
                 role,
                 name: None,
                 address,
+                transport: Transport::Stream,
             }
         };
         let clients = self.clients.iter().map(listen("gateway-clients"));

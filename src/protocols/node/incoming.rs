@@ -82,8 +82,11 @@ impl Incoming {
         self.long = Some(Box::new(Long { len, bytes }));
     }
 
-    /// Moves what the ring has of a long frame: `None` when there is no long frame, else whether it is
-    /// whole.
+    /// Moves what the ring has of a long frame, all but its last byte: `None` when there is no long
+    /// frame, else whether it is whole.
+    ///
+    /// The last byte stays until the frame is taken: a connection is offered again, and its end is
+    /// told, by what is in its ring.
     pub(super) fn gather(&mut self, rx: &mut Ring) -> Option<bool> {
         let long = self.long.as_mut()?;
         let missing = long.len - long.bytes.len();
@@ -91,13 +94,17 @@ impl Incoming {
             // Doubling from here on would go past the frame's end.
             long.bytes.reserve_exact(missing);
         }
-        rx.take_into(missing, &mut long.bytes);
-        Some(long.bytes.len() == long.len)
+        rx.take_into(missing - 1, &mut long.bytes);
+        Some(long.bytes.len() + 1 == long.len && !rx.is_empty())
     }
 
-    /// Takes the long frame out.
-    pub(super) fn take(&mut self) -> Option<Vec<u8>> {
-        self.long.take().map(|long| long.bytes)
+    /// Takes the long frame out, which must be whole.
+    pub(super) fn take(&mut self, rx: &mut Ring) -> Vec<u8> {
+        let Some(mut long) = self.long.take() else {
+            return Vec::new();
+        };
+        rx.take_into(1, &mut long.bytes);
+        long.bytes
     }
 
     /// Notes how a read has left it: with a part of a frame or not, and whether a whole one was taken

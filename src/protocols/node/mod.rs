@@ -20,6 +20,9 @@
 //! newer one may be faster; then its port is in use for a moment, and it tries again. The listener and
 //! its visitors live on the core of the main connection, so a frame never leaves a core.
 //!
+//! The same address serves UDP (`datagrams.rs`): one session on each core for all nodes whose
+//! datagrams come to it, with leases of their own and the same rules where they apply.
+//!
 //! # Memory
 //!
 //! * A visitor's, and a main connection's, unread bytes: 64 KiB, or 128 KiB for one that sends frames
@@ -48,11 +51,16 @@
 //!   server is that long.
 //! * A request that is superseded before it is answered is closed, not answered.
 //! * With `max_unregistered` connections of a core silent, the oldest is closed for a new one.
+//! * By UDP, too, a node gets the same address however often and from wherever it asks, and a
+//!   Disconnect from where it is ends it. A Keepalive from elsewhere is not answered, and nothing
+//!   longer than the question is: who sent it may be somebody else. A node that already has the
+//!   address that its datagrams come from gets that, and no lease.
 //! * A server that stops registers nobody; nodes without visitors are closed at once, the others
 //!   when their last visitor has left or `drain_timeout` is over.
 
 pub mod client;
 mod config;
+mod datagrams;
 mod desk;
 mod incoming;
 mod registry;
@@ -68,13 +76,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::config::Config;
+use self::datagrams::Datagrams;
 use self::desk::Desk;
 use self::registry::Registry;
 use self::session::NodeSession;
 use self::wire::{Demand, Speaker, Transport, verify};
 use crate::config::{Key, Settings};
 use crate::control::leases::Pool;
-use crate::session::{Cause, Close, Ground, Listen, Protocol, Role, Seat, Service, Session};
+use crate::session::{
+    Cause, Close, Ground, Listen, Protocol, Role, Seat, Service, Session, Transport as Kind,
+};
 
 /// The protocol, for the list.
 pub struct Node;
@@ -99,12 +110,16 @@ impl Protocol for Node {
 
 impl Role for Config {
     fn listen(&self) -> Vec<Listen> {
-        let listen = |&address: &SocketAddr| Listen {
-            role: "node",
-            name: None,
-            address,
+        // Even numbers are for streams, odd ones for datagrams.
+        let both = |&address: &SocketAddr| {
+            [Kind::Stream, Kind::Datagram].map(|transport| Listen {
+                role: "node",
+                name: None,
+                address,
+                transport,
+            })
         };
-        self.listen.iter().map(listen).collect()
+        self.listen.iter().flat_map(both).collect()
     }
 
     fn show(&self, out: &mut String) {
@@ -115,22 +130,24 @@ impl Role for Config {
         if self.listen.is_empty() {
             return Vec::new();
         }
-        vec![Pool {
-            name: TCP_POOL,
+        let pool = |name| Pool {
+            name,
             ports: self.ports.clone(),
             lease: self.lease,
-        }]
+        };
+        vec![pool(TCP_POOL), pool(UDP_POOL)]
     }
 
     fn service(&self, ground: &Ground) -> Arc<dyn Service> {
-        let speaker = |at: &SocketAddr| {
+        let speaker = |(number, at): (usize, &SocketAddr)| {
+            let transport = [Transport::Tcp, Transport::Udp][number % 2];
             let public = SocketAddr::new(self.public_ip, at.port());
-            Speaker::new(Transport::Tcp, self.network_id, public)
+            Speaker::new(transport, self.network_id, public)
         };
         Arc::new(NodeService {
             registry: Arc::default(),
             rules: Arc::new(Rules {
-                speakers: ground.addresses.iter().map(speaker).collect(),
+                speakers: ground.addresses.iter().enumerate().map(speaker).collect(),
                 network: self.network_id,
                 public_ip: self.public_ip,
                 bind_ip: self.bind_ip,
@@ -149,7 +166,7 @@ impl Role for Config {
 
 /// What holds for every node.
 struct Rules {
-    /// One for each main address, in the order of the listeners.
+    /// One for each main address and transport, in the order of the listeners.
     speakers: Vec<Speaker>,
     network: u32,
     public_ip: IpAddr,
@@ -205,6 +222,10 @@ impl Seat for NodeSeat {
         Box::new(NodeSession::new(Rc::clone(&self.0), listener))
     }
 
+    fn datagrams(&mut self, listener: usize) -> Option<Box<dyn Session>> {
+        Some(Box::new(Datagrams::new(&self.0, listener)))
+    }
+
     fn check(&self) {
         self.0.borrow().check();
     }
@@ -212,3 +233,6 @@ impl Seat for NodeSeat {
 
 /// Leases of addresses for TCP, in the store and in commands.
 const TCP_POOL: &str = "node/tcp";
+
+/// Leases of addresses for UDP, which are others.
+const UDP_POOL: &str = "node/udp";

@@ -143,7 +143,7 @@ impl NodeSession {
             let mut frame = match self.incoming.gather(rx) {
                 Some(false) => return Ok(false),
                 Some(true) => {
-                    let frame = self.incoming.take().unwrap_or_default();
+                    let frame = self.incoming.take(rx);
                     self.desk.borrow_mut().memory.give(frame.len(), cx);
                     frame
                 }

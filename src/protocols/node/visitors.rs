@@ -226,11 +226,10 @@ impl Reading<'_> {
                 if room(self.conn, self.main, QUANTUM, cx).is_none() {
                     return Ok(true);
                 }
-                if let Some(frame) = incoming.take() {
-                    cx.send(self.main, &frame);
-                    self.long += frame.len();
-                    self.count(frame.len());
-                }
+                let frame = incoming.take(rx);
+                cx.send(self.main, &frame);
+                self.long += frame.len();
+                self.count(frame.len());
                 continue;
             }
             let held = match incoming.next(self.conn, self.run.len(), rx, self.rules, cx)? {
