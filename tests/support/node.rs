@@ -2,6 +2,7 @@
 //! program with a range of ports of its own. Nothing here is shared with the product's codec.
 
 pub mod bystander;
+pub mod datagram;
 pub mod message;
 pub mod plan;
 pub mod program;

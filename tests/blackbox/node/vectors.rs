@@ -280,7 +280,9 @@ impl Replay {
         // The server may have closed already, where that is what the recording shows.
         let peer = endpoint.connection.peer();
         match is_byte_by_byte {
-            true => drop(bytes.iter().all(|byte| peer.try_send(&[*byte]))),
+            true => {
+                let _ = bytes.iter().all(|byte| peer.try_send(&[*byte]));
+            }
             false => drop(peer.try_send(bytes)),
         }
         peer.settle();

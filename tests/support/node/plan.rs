@@ -149,6 +149,17 @@ impl Proxy {
         visited.node.leave();
     }
 
+    /// Fails unless this node has noticed nothing, and the server ends well when it and its visitor
+    /// have gone.
+    pub fn expect_alive_of(self, mut visited: Visited) {
+        visited.node.expect_quiet();
+        visited.expect_passing(b"alive");
+        visited.node.leave();
+        visited.visitor.expect_closed();
+        drop(visited.visitor);
+        self.stop();
+    }
+
     /// Fails unless it ends well when it is told to, with nobody connected.
     pub fn stop(self) {
         self.server.expect_open(0);
@@ -166,7 +177,7 @@ pub fn free_ports(width: u16) -> RangeInclusive<u16> {
     let start = u16::try_from(std::process::id() % 89).unwrap() * 110;
     for _ in 0..SPAN {
         let offset = NEXT.fetch_add(width, Ordering::Relaxed);
-        let first = LOWEST + (start + offset) % (SPAN - width);
+        let first = LOWEST + start.wrapping_add(offset) % (SPAN - width);
         let ports = first..=first + (width - 1);
         if ports.clone().all(is_free) {
             return ports;
