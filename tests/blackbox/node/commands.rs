@@ -143,10 +143,15 @@ fn signed_programs_are_served_where_keys_are_listed() {
     let target = TcpListener::bind("127.0.0.1:0").unwrap();
     drop(program);
     let to = target.local_addr().unwrap();
+    let listening = std::thread::spawn(move || {
+        let (mut stream, _) = target.accept().unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
     send(to, &key, &[], b"hello\n").expect(0);
-    let (mut stream, _) = target.accept().unwrap();
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).unwrap();
+    let bytes = listening.join().unwrap();
     let public_key = Message::of_frame(&bytes).sender.net_key;
     let hex: String = public_key
         .iter()

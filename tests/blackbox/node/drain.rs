@@ -3,8 +3,11 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use crate::support::kernel;
+use crate::support::node::message::frame;
 use crate::support::node::plan::Plan;
 use crate::support::until;
+use crate::support::window::standing_still;
 
 #[test]
 fn a_drain_lets_visitors_finish() {
@@ -74,4 +77,20 @@ fn a_drain_takes_nobody_over() {
     visited.visitor.finish().expect_end();
     visited.node.expect_closed();
     assert_eq!(proxy.server.ended(), Some(0));
+}
+
+#[test]
+fn a_node_that_does_not_read_holds_up_no_drain() {
+    let mut proxy = Plan::new(2).limit("drain_timeout = \"1s\"").start();
+    let mut visited = proxy.visited(1);
+    let mut writer = visited.visitor.twin();
+    let flood = std::thread::spawn(move || {
+        let bytes = frame(&[4; 50_000]);
+        while writer.try_send(&bytes) {}
+    });
+    let (public, visitor) = (visited.public, visited.visitor.local());
+    standing_still("the flood", || kernel::bytes_under_way(public, visitor));
+    proxy.server.signal("TERM");
+    assert_eq!(proxy.server.ended(), Some(0));
+    flood.join().unwrap();
 }

@@ -1,10 +1,13 @@
 //! Keepalives, silence, and who is closed for it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::kernel;
+use crate::support::node::Node;
 use crate::support::node::bystander::Bystander;
-use crate::support::node::message::{NETWORK, frame, head, opcode};
+use crate::support::node::message::{Message, NETWORK, Sender, frame, head, opcode};
 use crate::support::node::plan::{Plan, Proxy};
 use crate::support::peer::Peer;
 use crate::support::window::paced;
@@ -58,6 +61,34 @@ fn relayed_frames_are_no_keepalives() {
     }
     talking.join().unwrap();
     assert!(start.elapsed() >= Duration::from_secs(1), "closed at once");
+}
+
+#[test]
+fn somebody_elses_keepalives_keep_nobody_registered() {
+    // Whoever overhears a connection_id could keep a dead node's port from ever being free.
+    let proxy = Plan::new(2).text("keepalive_timeout", "2s").start();
+    let mut visited = proxy.visited(1);
+    let start = Instant::now();
+    let (address, mut sender) = (proxy.address, Sender::number(2));
+    sender.connection_id = visited.node.sender.connection_id.clone();
+    let stopping = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&stopping);
+    let talking = std::thread::spawn(move || {
+        let mut other = Node::connect(address, sender.clone());
+        paced(Duration::from_millis(200), || {
+            let keepalive = other.message(opcode::KEEPALIVE).frame();
+            if !other.peer().try_send(&keepalive) {
+                // Its own time is over: it begins anew.
+                other = Node::connect(address, sender.clone());
+            }
+            !stop.load(Ordering::SeqCst) && start.elapsed() < Duration::from_secs(20)
+        });
+    });
+    visited.node.expect_closed();
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(20), "after {took:?}");
+    stopping.store(true, Ordering::SeqCst);
+    talking.join().unwrap();
 }
 
 #[test]
@@ -194,6 +225,5 @@ fn running_out_of_descriptors_disturbs_nobody_and_passes() {
 }
 
 fn node_request() -> Vec<u8> {
-    use crate::support::node::message::{Message, Sender};
     Message::new(opcode::PROXY_REQUEST, &Sender::number(2)).frame()
 }

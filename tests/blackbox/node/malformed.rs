@@ -225,10 +225,10 @@ fn a_frame_that_stalls_holds_up_nobody_elses() {
     let stalling = proxy.visited(1);
     let mut visited = proxy.visited(2);
     // On both ports, by nobody known: more than the server keeps for such frames.
-    let held: Vec<Peer> = (0..16)
+    let held: Vec<Peer> = (0..160)
         .map(|number| {
             let mut peer = Peer::connect([proxy.address, stalling.public][number % 2]);
-            peer.send(head(NETWORK, 2, 16 << 20)).send([0; 100]);
+            peer.send(head(NETWORK, 2, 1_000_000)).send([0; 100]);
             peer
         })
         .collect();

@@ -2,8 +2,10 @@
 //! changes nothing.
 
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::support::bulk::Numbers;
 use crate::support::node::message::{frame, opcode};
 use crate::support::node::plan::{Plan, Proxy};
 use crate::support::node::{Node, Visited};
@@ -192,6 +194,52 @@ fn of_many_that_ask_at_once_exactly_one_is_served() {
             }
             assert_eq!(served, 1, "round {round}, {workers} workers");
         }
+    }
+}
+
+/// Comes as one of three nodes, is visited where it is answered, and goes in one way or another.
+fn come_and_go(proxy: &Proxy, seed: u64, rounds: usize) {
+    let mut numbers = Numbers::new(seed);
+    for _ in 0..rounds {
+        let mut node = proxy.node(u32::try_from(numbers.below(3)).unwrap());
+        node.say(opcode::PROXY_REQUEST);
+        if numbers.below(4) == 0 {
+            // Before it is answered.
+            end(node, numbers.below(4));
+            continue;
+        }
+        let Some(public) = node.try_answer() else {
+            continue;
+        };
+        // Whoever is the newest by now hears of it.
+        if let Ok(stream) = TcpStream::connect(public) {
+            Peer::new(stream).try_send(&frame(&[1; 300]));
+        }
+        end(node, numbers.below(4));
+    }
+}
+
+#[test]
+fn a_storm_of_takeovers_leaves_nothing_and_everybody_served() {
+    for workers in [1, 2, 4] {
+        let proxy = Arc::new(Plan::new(3).workers(workers).start());
+        let threads: Vec<_> = (0..6)
+            .map(|seed| {
+                let proxy = Arc::clone(&proxy);
+                std::thread::spawn(move || come_and_go(&proxy, seed, 60))
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        let proxy = Arc::into_inner(proxy).unwrap();
+        proxy.server.expect_open(0);
+        for number in 0..3 {
+            let mut visited = proxy.visited(number);
+            visited.expect_passing(b"after the storm");
+            visited.node.leave();
+        }
+        proxy.stop();
     }
 }
 

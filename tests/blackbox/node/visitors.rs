@@ -297,3 +297,51 @@ fn a_visitor_may_send_as_soon_as_the_address_is_known() {
         peer.expect_end();
     }
 }
+
+#[test]
+fn a_node_has_so_many_visitors_and_no_more() {
+    let plan = Plan::new(2).workers(1).key("max_visitors", "4");
+    let proxy = plan.start();
+    let mut visited = proxy.visited(1);
+    let mut places: Vec<Peer> = (0..3).map(|_| Peer::connect(visited.public)).collect();
+    for place in &mut places {
+        place.send(frame(b"in"));
+        visited.node.expect(&frame(b"in"));
+    }
+    for round in 0..10 {
+        let mut late = Peer::connect(visited.public);
+        late.try_send(&frame(b"out"));
+        late.expect_closed();
+        visited.expect_passing(b"undisturbed");
+        // A place that is free is anybody's.
+        places.remove(0).finish().expect_end();
+        let mut next = Peer::connect(visited.public);
+        next.send(frame(&[round]));
+        visited.node.expect(&frame(&[round]));
+        places.push(next);
+    }
+    // Another node's are its own.
+    proxy.visited(2).expect_passing(b"in");
+}
+
+#[test]
+fn five_hundred_visitors_are_heard() {
+    let proxy = Plan::new(1).workers(2).start();
+    let (mut node, public) = proxy.registered(1);
+    let mut visitors: Vec<Peer> = (0..500).map(|_| Peer::connect(public)).collect();
+    for round in 0..3_u8 {
+        for visitor in &mut visitors {
+            visitor.send(frame(&[round; 64]));
+        }
+        for _ in &visitors {
+            node.expect(&frame(&[round; 64]));
+        }
+    }
+    node.expect_quiet();
+    node.leave();
+    visitors.iter_mut().for_each(|visitor| {
+        visitor.expect_closed();
+    });
+    drop(visitors);
+    proxy.stop();
+}
