@@ -354,6 +354,7 @@ fn a_server_without_any_role_is_a_mistake() {
     };
     let names = [
         "TOWPATH_AGENT",
+        "TOWPATH_NODE",
         "TOWPATH_GATEWAY_CLIENTS",
         "TOWPATH_GATEWAY_SERVERS",
     ];

@@ -16,7 +16,7 @@ use crate::control::resolver::Resolver;
 use crate::control::{Control, Letter, Request, unix_now};
 use crate::net::{self, Kernel, Poller, Quota, SocketOptions};
 use crate::reactor::{self, Address, Bell, Mailbox, mailbox};
-use crate::session::{Ground, Post, Role, Service};
+use crate::session::{Ground, Post, Service};
 use crate::stats::{self, Counters, Metric};
 use crate::store::{self, Store};
 use crate::sys;
@@ -55,15 +55,15 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     };
     let listens: Vec<_> = roles.iter().map(|role| role.listen()).collect();
     let bound = listeners::bind_all(&listens, workers, options)?;
-    let service = |(number, role): (usize, &&Box<dyn Role>)| {
-        role.service(&Ground {
+    let mut services = Vec::new();
+    for (number, role) in roles.iter().enumerate() {
+        services.push(role.service(&Ground {
             memory: memory.clone(),
             names: names.clone(),
             limits: limits.clone(),
             addresses: listeners::addresses(&bound, number),
-        })
-    };
-    let services: Vec<_> = roles.iter().enumerate().map(service).collect();
+        }));
+    }
     let quota = Arc::new(quota(&plan.core, workers, bound.len()));
     let records = memory.records();
 

@@ -123,12 +123,27 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// A connection closes: it leaves the line that it stands in, and those in its own go on.
-    pub(super) fn forget_waiting(&mut self, key: ConnKey, conn: &mut Conn<N::Stream>) {
-        let target = conn.awaits.take().and_then(|of| self.conns.get_mut(of));
+    /// A connection waits no longer in the line of the one that it `awaits`, if any.
+    pub(super) fn leave_line(&mut self, key: ConnKey, awaits: Option<ConnKey>) {
+        let target = awaits.and_then(|of| self.conns.get_mut(of));
         if let Some(care) = target.and_then(|target| target.care.as_mut()) {
             care.waiters.retain(|waiter| waiter.conn != key);
         }
+    }
+
+    /// Sweeps over the lines for contradictions: whoever stands in one awaits it.
+    pub(super) fn check_lines(&self) {
+        for (key, conn) in self.conns.iter() {
+            for waiter in conn.care.iter().flat_map(|care| &care.waiters) {
+                let awaits = self.conns.get(waiter.conn).map(|conn| conn.awaits);
+                assert_eq!(awaits, Some(Some(key)), "nobody stands in line");
+            }
+        }
+    }
+
+    /// A connection closes: it leaves the line that it stands in, and those in its own go on.
+    pub(super) fn forget_waiting(&mut self, key: ConnKey, conn: &mut Conn<N::Stream>) {
+        self.leave_line(key, conn.awaits.take());
         let Some(care) = conn.care.take() else { return };
         if let Some(timer) = care.stall {
             self.wheel.cancel(timer);

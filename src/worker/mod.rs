@@ -337,6 +337,7 @@ impl<N: Network> Worker<N> {
         for seat in &self.setup.seats {
             seat.check();
         }
+        self.check_lines();
         for (key, conn) in self.conns.iter() {
             conn.rx.check();
             conn.tx.check();

@@ -388,10 +388,11 @@ impl<N: Network> Worker<N> {
             return;
         };
         conn.owner = None;
-        conn.awaits = None;
+        let awaits = conn.awaits.take();
         if let Some((link, _)) = conn.link.take() {
             self.unlink(link);
         }
+        self.leave_line(key, awaits);
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };

@@ -14,15 +14,19 @@ use towpath::stats::Counters;
 use towpath::store::{Change, Limits, Memory, Store, Update};
 use towpath::worker::{Phase, Setup, Worker};
 
-use super::world::doors::SimListener;
-use super::world::{Shared, SimNetwork, World};
+use super::world::{self, Shared, SimNetwork, World};
 
 pub const HANDSHAKE: Duration = Duration::from_secs(5);
 pub const CONNECT: Duration = Duration::from_secs(5);
 pub const IDLE: Duration = Duration::from_secs(600);
 pub const DRAIN: Duration = Duration::from_secs(30);
 
-struct Silent;
+pub const OPTIONS: SocketOptions = SocketOptions {
+    user_timeout: IDLE,
+    keepalive: IDLE,
+};
+
+pub struct Silent;
 
 impl Bell for Silent {
     fn ring(&self) {}
@@ -84,10 +88,7 @@ impl House {
             drain_timeout: DRAIN,
             buffer_memory: shape.buffer_memory,
             way: shape.way,
-            socket_options: SocketOptions {
-                user_timeout: IDLE,
-                keepalive: IDLE,
-            },
+            socket_options: OPTIONS,
             pipe_size: 1 << 20,
             seed,
             control: asking,
@@ -107,9 +108,8 @@ impl House {
             address: "10.0.0.1:7100".parse().unwrap(),
             transport: Transport::Stream,
         };
-        worker
-            .listen(SimListener::first(&world), listen, 0, 0)
-            .unwrap();
+        let socket = world::listen(&world, listen.address).unwrap();
+        worker.listen(socket, listen, 0, 0).unwrap();
         Self {
             world,
             worker,

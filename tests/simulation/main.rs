@@ -17,15 +17,20 @@ mod bulk;
 mod crowd;
 mod datagrams;
 mod engine;
+mod gateway;
 mod house;
 mod leases;
+mod letters;
 mod node;
+mod row;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Runs `run` for many seeds, or for the one that is asked for, and names the seed that fails.
+/// With `RUST_LOG=info` the engine's log tells why sessions ended.
 fn seeds(usual: u64, run: impl Fn(u64)) {
+    let _ = env_logger::builder().is_test(true).try_init();
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let range = match number("TOWPATH_SEED") {
         Some(seed) => seed..seed + 1,

@@ -7,7 +7,10 @@
 //! * Who asked last has the visitors; the end of an older connection changes nothing.
 //! * Nothing is ever written to a visitor.
 
+mod rules;
+
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use towpath::config::Limits;
@@ -19,7 +22,7 @@ use towpath::session::{Ground, Role};
 
 use super::house::{CONNECT, DRAIN, HANDSHAKE, House, IDLE, Shape};
 use super::seeds;
-use super::world::Random;
+use super::world::{self, Random, SimListener};
 
 const LEASE: Duration = Duration::from_secs(3_600);
 const KEEPALIVE: Duration = Duration::from_secs(180);
@@ -36,6 +39,8 @@ struct Town {
     addresses: HashMap<usize, u16>,
     /// Time passes while things are under way, so that some of them may be late.
     is_hasty: bool,
+    /// Ports of another program, and its hold on them.
+    foreign: Vec<(u16, SimListener)>,
 }
 
 /// A main connection.
@@ -44,8 +49,6 @@ struct Main {
     node: usize,
     /// It has asked for its address.
     asked: bool,
-    /// When it asked, among all who did.
-    rank: usize,
     /// It has ended, was reset, or sent what it must not.
     broken: bool,
 }
@@ -61,8 +64,9 @@ struct Visitor {
     ended: bool,
 }
 
-fn house(seed: u64, shape: Shape) -> House {
-    let config = Config {
+/// A house whose service is the node role, as `change` would have it.
+fn house(seed: u64, shape: Shape, change: impl FnOnce(&mut Config)) -> House {
+    let mut config = Config {
         listen: vec!["10.0.0.1:7200".parse().unwrap()],
         public_ip: [192, 0, 2, 1].into(),
         bind_ip: [10, 0, 0, 1].into(),
@@ -77,6 +81,7 @@ fn house(seed: u64, shape: Shape) -> House {
         max_frame_memory: 450_000,
         allow_keys: Vec::new(),
     };
+    change(&mut config);
     let pools = config.pools();
     let mut house = House::new(seed, shape, |memory, names| {
         let limits = Limits {
@@ -95,7 +100,7 @@ fn house(seed: u64, shape: Shape) -> House {
             memory,
             names,
             limits,
-            addresses: config.listen.clone(),
+            addresses: config.listen.repeat(2),
         };
         config.service(&ground).seat(0)
     });
@@ -103,13 +108,20 @@ fn house(seed: u64, shape: Shape) -> House {
     house
 }
 
-/// A message of a node to the server. Nodes with odd numbers have no `connection_id`.
+/// A message of a node to the server, framed.
 fn message(node: usize, opcode: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    append_frame(&mut out, NETWORK_ID, &unframed(node, opcode));
+    out
+}
+
+/// A message of a node. Nodes with odd numbers have no `connection_id`.
+fn unframed(node: usize, opcode: u32) -> Message {
     let connection_id = match node % 2 {
         0 => format!("node {node}").into_bytes(),
         _ => Vec::new(),
     };
-    let message = Message {
+    Message {
         sender: Some(Id {
             net_key: Some(vec![node as u8; 32]),
             address: format!("tcp://10.2.0.{node}:1").into_bytes(),
@@ -119,10 +131,7 @@ fn message(node: usize, opcode: u32) -> Vec<u8> {
         opcode,
         net_id: NETWORK_ID,
         ..Message::default()
-    };
-    let mut out = Vec::new();
-    append_frame(&mut out, NETWORK_ID, &message);
-    out
+    }
 }
 
 /// A frame with any body.
@@ -192,16 +201,24 @@ impl Town {
             questions: if random.chance(20) { 3 } else { 10_000 },
             ..Shape::default()
         };
-        let house = house(seed, shape);
+        let house = house(seed, shape, |_| {});
         {
             let mut world = house.world.borrow_mut();
             world.send_room = [300, 5_000, 200_000][random.below(3)];
-            if random.chance(30) {
-                world.doors.foreign = [20_000, 20_003].into();
-            }
         }
+        let foreign: &[u16] = if random.chance(30) {
+            &[20_000, 20_003]
+        } else {
+            &[]
+        };
+        let foreign = foreign.iter().map(|&port| {
+            let held = world::listen(&house.world, local(port)).unwrap();
+            (port, held)
+        });
+        let foreign = foreign.collect();
         Self {
             house,
+            foreign,
             is_hasty: random.chance(30),
             random,
             mains: Vec::new(),
@@ -242,7 +259,6 @@ impl Town {
             socket,
             node: self.random.below(5),
             asked: false,
-            rank: 0,
             broken: false,
         });
     }
@@ -276,7 +292,9 @@ impl Town {
         let Some(&port) = self.addresses.get(&node) else {
             return;
         };
-        let socket = self.house.world.borrow_mut().connect_to(port);
+        let Some(socket) = self.house.world.borrow_mut().visit(local(port)) else {
+            return;
+        };
         self.visitors.push(Visitor {
             socket,
             node,
@@ -388,7 +406,7 @@ impl Town {
                 continue;
             };
             assert!(PORTS.contains(&port));
-            assert!(!self.house.world.borrow().doors.foreign.contains(&port));
+            assert!(!self.foreign.iter().any(|(held, _)| *held == port));
             let told = *self.addresses.entry(node).or_insert(port);
             assert_eq!(told, port, "node {node} has moved");
         }
@@ -430,14 +448,13 @@ impl Town {
     /// The newest connection of each node gets new visitors; nobody else does.
     fn probe(&mut self) {
         for node in 0..5 {
-            let open = |main: &&mut Main| {
+            let open = |main: &&Main| {
                 let world = self.house.world.borrow();
                 main.node == node && !main.broken && !world.sockets[main.socket].closed
             };
-            let Some(newest) = self.mains.iter_mut().filter(open).next_back() else {
+            let Some(newest) = self.mains.iter().rfind(open) else {
                 continue;
             };
-            newest.rank += 1;
             let (socket, asked) = (newest.socket, newest.asked);
             let request = message(node, opcode::PROXY_REQUEST);
             self.house.world.borrow_mut().send(socket, &request);
@@ -450,7 +467,7 @@ impl Town {
                 assert!(!asked || self.is_hasty, "an asking node has no address");
                 continue;
             };
-            let visitor = self.house.world.borrow_mut().connect_to(port);
+            let visitor = self.house.world.borrow_mut().visit(local(port)).unwrap();
             let body = [MARK, 0xfe, 0xfe, node as u8];
             self.house.world.borrow_mut().send(visitor, &frame(&body));
             self.settle();
@@ -498,13 +515,20 @@ fn frames_reach_the_right_node_whole_in_order_and_once() {
                 let socket = &world.sockets[visitor.socket];
                 assert!(socket.is_over(), "a visitor outlives its node");
             }
-            for port in PORTS {
-                assert!(!world.doors.is_open(port), "{port} is still listened on");
-            }
+        }
+        town.foreign.clear();
+        for port in PORTS {
+            let free = world::listen(&town.house.world, local(port)).is_ok();
+            assert!(free, "{port} is still listened on");
         }
         town.wait(Duration::from_secs(40));
         town.house.assert_empty();
     });
+}
+
+/// Where a leased port listens.
+fn local(port: u16) -> SocketAddr {
+    ([10, 0, 0, 1], port).into()
 }
 
 /// First byte of the body of every visitor's frame; no message begins with it.

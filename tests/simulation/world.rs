@@ -12,10 +12,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 pub mod datagrams;
-pub mod doors;
 
 use self::datagrams::{Air, SimSocket};
-use self::doors::{Doors, SimListener};
 use towpath::net::{
     ConnKey, ListenerKey, Network, Ready, SocketKey, SocketOptions, Stream, Watched,
 };
@@ -119,6 +117,21 @@ impl Socket {
         self.wire.len()
     }
 
+    /// How many bytes of the peer the engine has not read.
+    pub fn untaken(&self) -> usize {
+        self.wire.len() + self.inbound.len()
+    }
+
+    /// The engine has read all that the peer has sent.
+    pub fn is_taken(&self) -> bool {
+        self.untaken() == 0
+    }
+
+    /// The engine has more to write than there is room for.
+    pub fn is_blocked(&self) -> bool {
+        self.write_blocked
+    }
+
     fn has_news(&self) -> bool {
         self.key.is_some() && !self.closed && (self.readable || self.writable)
     }
@@ -128,8 +141,7 @@ impl Socket {
 pub struct World {
     pub random: Random,
     pub sockets: Vec<Socket>,
-    /// Where peers come in.
-    pub doors: Doors,
+    doors: Vec<Door>,
     /// Errors that the next accepts give.
     pub accept_errors: VecDeque<i32>,
     pub accept_calls: usize,
@@ -151,12 +163,34 @@ pub struct World {
 
 pub type Shared = Rc<RefCell<World>>;
 
+/// A listening socket as the network sees it.
+struct Door {
+    at: SocketAddr,
+    key: Option<ListenerKey>,
+    backlog: VecDeque<usize>,
+    news: bool,
+    open: bool,
+}
+
+impl Door {
+    fn has_news(&self) -> bool {
+        self.news && self.open && self.key.is_some()
+    }
+}
+
+/// Opens a listening socket at an address; an error when there is one already.
+pub fn listen(world: &Shared, at: SocketAddr) -> io::Result<SimListener> {
+    let door = world.borrow_mut().open(at)?;
+    let world = Rc::clone(world);
+    Ok(SimListener { world, door })
+}
+
 impl World {
     pub fn new(seed: u64) -> Shared {
         Rc::new(RefCell::new(Self {
             random: Random::new(seed),
             sockets: Vec::new(),
-            doors: Doors::default(),
+            doors: Vec::new(),
             accept_errors: VecDeque::new(),
             accept_calls: 0,
             failures: 0,
@@ -169,19 +203,44 @@ impl World {
         }))
     }
 
-    /// A peer connects to the engine's listener.
-    pub fn connect(&mut self) -> usize {
-        self.connect_to(0)
+    fn open(&mut self, at: SocketAddr) -> io::Result<usize> {
+        if self.doors.iter().any(|door| door.open && door.at == at) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        self.doors.push(Door {
+            at,
+            key: None,
+            backlog: VecDeque::new(),
+            news: false,
+            open: true,
+        });
+        Ok(self.doors.len() - 1)
     }
 
-    /// A peer connects to the listener of that port; where there is none, it is refused.
-    pub fn connect_to(&mut self, listener: u16) -> usize {
+    /// A peer connects to the engine's first listener.
+    pub fn connect(&mut self) -> usize {
+        self.connect_to(0).unwrap()
+    }
+
+    /// A peer connects to an address; nothing when nobody listens there.
+    pub fn visit(&mut self, at: SocketAddr) -> Option<usize> {
+        let listens = |door: &Door| door.open && door.at == at;
+        let door = self.doors.iter().position(listens)?;
+        self.connect_to(door)
+    }
+
+    /// A peer connects to the listener of that number; nothing when it is closed.
+    pub fn connect_to(&mut self, door: usize) -> Option<usize> {
+        if !self.doors[door].open {
+            return None;
+        }
         let id = self.sockets.len();
         let port = 1024 + (id % 60_000) as u16;
         let peer = SocketAddr::from(([10, 1, 0, 1], port));
         self.sockets.push(Socket::new(peer, false, self.send_room));
-        self.sockets[id].closed = !self.doors.knock(listener, id);
-        id
+        self.doors[door].backlog.push_back(id);
+        self.doors[door].news = true;
+        Some(id)
     }
 
     pub fn send(&mut self, id: usize, bytes: &[u8]) {
@@ -251,7 +310,9 @@ impl World {
 
     /// Something became ready that [`World::ready`] has not told yet.
     pub fn has_news(&self) -> bool {
-        self.sockets.iter().any(Socket::has_news) || self.doors.has_news() || self.air.has_news()
+        self.sockets.iter().any(Socket::has_news)
+            || self.doors.iter().any(Door::has_news)
+            || self.air.has_news()
     }
 
     /// A part of what became ready, in a random order, each thing once.
@@ -274,7 +335,17 @@ impl World {
             socket.readable = false;
             socket.writable = false;
         }
-        news.extend(self.doors.ready());
+        for door in self.doors.iter_mut().filter(|door| door.has_news()) {
+            let Some(key) = door.key else { continue };
+            door.news = false;
+            news.push(Ready {
+                whom: Watched::Listener(key),
+                readable: true,
+                writable: false,
+                read_closed: false,
+                hung_up: false,
+            });
+        }
         news.extend(self.air.ready());
         for at in (1..news.len()).rev() {
             let other = self.random.below(at + 1);
@@ -298,6 +369,24 @@ impl Drop for SimStream {
         // As a kernel does: closing with unread bytes is a reset, which eats what is on the way.
         if socket.aborted {
             socket.outbound.clear();
+        }
+    }
+}
+
+/// The engine's end of a listening socket.
+pub struct SimListener {
+    world: Shared,
+    door: usize,
+}
+
+impl Drop for SimListener {
+    fn drop(&mut self) {
+        let mut world = self.world.borrow_mut();
+        let door = &mut world.doors[self.door];
+        door.open = false;
+        // Whoever was not accepted is turned away.
+        for id in std::mem::take(&mut door.backlog) {
+            world.sockets[id].closed = true;
         }
     }
 }
@@ -466,8 +555,7 @@ impl Network for SimNetwork {
             if let Some(code) = world.accept_errors.pop_front() {
                 return Err(io::Error::from_raw_os_error(code));
             }
-            drop(world);
-            from.next_waiting()
+            world.doors[from.door].backlog.pop_front()
         };
         let id = taken.ok_or(io::ErrorKind::WouldBlock)?;
         let peer = self.0.borrow().sockets[id].peer;
@@ -499,11 +587,11 @@ impl Network for SimNetwork {
     }
 
     fn listen(&mut self, at: SocketAddr) -> io::Result<(SimListener, SocketAddr)> {
-        self.open_door(at)
+        Ok((listen(&self.0, at)?, at))
     }
 
-    fn watch_listener(&mut self, listener: &mut SimListener, key: ListenerKey) -> io::Result<()> {
-        listener.watch(key);
+    fn watch_listener(&mut self, of: &mut SimListener, key: ListenerKey) -> io::Result<()> {
+        self.0.borrow_mut().doors[of.door].key = Some(key);
         Ok(())
     }
 

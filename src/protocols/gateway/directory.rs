@@ -91,6 +91,18 @@ impl Directory {
             Kind::Server => self.clients.read().get(&id).copied(),
         }
     }
+
+    /// An endpoint can be found; for tests.
+    pub(super) fn check(&self, kind: Kind, id: u32, found: Found) {
+        let entered = match kind {
+            Kind::Client => self.clients.read().get(&id) == Some(&found),
+            Kind::Server => {
+                let servers = self.servers.read();
+                servers.get(&id).is_some_and(|same| same.contains(&found))
+            }
+        };
+        assert!(entered, "{kind:?} {id} is nowhere");
+    }
 }
 
 #[cfg(test)]

@@ -105,6 +105,12 @@ impl Far {
             .is_some_and(|lane| lane.under_way < WINDOW)
     }
 
+    /// Compares its lanes with the connections there are; for tests.
+    pub(super) fn check(&self, joints: &HashMap<Handle, usize>) {
+        let lanes = self.lanes.iter().map(|(&with, lane)| (with, lane.joints));
+        assert_eq!(&lanes.collect::<HashMap<_, _>>(), joints, "lanes");
+    }
+
     /// Notes that frames were sent.
     pub(super) fn sent(&mut self, to: Handle, bytes: usize) {
         if let Some(lane) = self.lanes.get_mut(&to) {

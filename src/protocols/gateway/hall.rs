@@ -301,7 +301,8 @@ impl Hall {
             return conns.fresh();
         }
         let endpoint = &mut self.endpoints[seat];
-        if !conns.claim(wanted, endpoint.handle) {
+        // One that is free again may be known here still, until the other core's word has come.
+        if self.joints.contains_key(&wanted) || !conns.claim(wanted, endpoint.handle) {
             return None;
         }
         if let Some(at) = endpoint.reserved.iter().position(|&id| id == wanted) {
@@ -396,6 +397,12 @@ impl Hall {
     /// Sweeps over everything for contradictions; for tests.
     pub(super) fn check(&self) {
         for (id, joint) in &self.joints {
+            if let End::Near(_) = joint.ends[0] {
+                assert!(
+                    self.directory.conns.is_alive(*id),
+                    "{id} may be given again"
+                );
+            }
             for end in joint.ends {
                 if let End::Near(seat) = end {
                     assert!(
@@ -406,8 +413,22 @@ impl Hall {
             }
         }
         for (seat, endpoint) in &self.endpoints {
+            let found = Found {
+                handle: endpoint.handle,
+                seat,
+            };
+            self.directory.check(endpoint.kind, endpoint.id, found);
+            let mut lanes: HashMap<Handle, usize> = HashMap::new();
             for &id in &endpoint.joints {
-                assert!(self.own(seat, id).is_some(), "{id} is nobody's");
+                let own = self.own(seat, id);
+                let other = own.map(|(joint, side)| joint.ends[1 - side]);
+                assert!(other.is_some(), "{id} is nobody's");
+                if let Some(End::Far(with)) = other {
+                    *lanes.entry(with).or_default() += 1;
+                }
+            }
+            if let Some(far) = &endpoint.far {
+                far.check(&lanes);
             }
         }
     }

@@ -83,6 +83,11 @@ impl Ids {
         }
     }
 
+    /// True for a connection's or a client's.
+    pub(super) fn is_alive(&self, id: u32) -> bool {
+        self.shard(id).lock().get(&id) == Some(&Use::Alive)
+    }
+
     /// How many are alive or reserved.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

@@ -51,7 +51,11 @@ impl Hall {
                 }
             }
             Word::Joined { id, serial } => {
-                if let Some(call) = self.answered(seat, from, id, serial) {
+                if self.joints.contains_key(&id) {
+                    // An earlier owner of the id has ended, and its other end has not heard yet.
+                    tell(from, Word::Closed { id, serial }, cx);
+                    self.declined(seat, from, id, serial, cx);
+                } else if let Some(call) = self.answered(seat, from, id, serial) {
                     let ends = [End::Near(seat), End::Far(from)];
                     self.joints.insert(id, Joint { ends, serial });
                     self.far(seat).join(from);
@@ -129,6 +133,8 @@ impl Hall {
         self.endpoints[seat].joints.remove(&id);
         self.far(seat).part(from);
         self.say(seat, Command::Close { conn: id }, cx);
+        // If it was held for want of credit, nobody is left to grant any.
+        cx.resume(self.endpoints[seat].conn);
     }
 
     /// Frames from another core: those of connections that ended meanwhile are dropped.
