@@ -82,7 +82,7 @@ fn a_drain_takes_nobody_over() {
 #[test]
 fn a_node_that_does_not_read_holds_up_no_drain() {
     let mut proxy = Plan::new(2).limit("drain_timeout = \"1s\"").start();
-    let mut visited = proxy.visited(1);
+    let visited = proxy.visited(1);
     let mut writer = visited.visitor.twin();
     let flood = std::thread::spawn(move || {
         let bytes = frame(&[4; 50_000]);

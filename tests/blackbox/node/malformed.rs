@@ -224,11 +224,13 @@ fn a_frame_that_stalls_holds_up_nobody_elses() {
     let proxy = plan.start();
     let stalling = proxy.visited(1);
     let mut visited = proxy.visited(2);
-    // On both ports, by nobody known: more than the server keeps for such frames.
-    let held: Vec<Peer> = (0..160)
-        .map(|number| {
+    // On both ports, by nobody known: as much as the server keeps for such frames, and no byte more.
+    let lengths = [16 << 20, 16 << 20, 16 << 20, (16 << 20) - 1000];
+    let held: Vec<Peer> = (0..)
+        .zip(lengths)
+        .map(|(number, length)| {
             let mut peer = Peer::connect([proxy.address, stalling.public][number % 2]);
-            peer.send(head(NETWORK, 2, 1_000_000)).send([0; 100]);
+            peer.send(head(NETWORK, 2, length)).send([0; 100]).settle();
             peer
         })
         .collect();
