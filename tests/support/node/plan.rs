@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::message::Sender;
 use super::{Node, Visited};
@@ -171,13 +170,17 @@ impl Proxy {
 const ALIVE: u32 = 0xa11e;
 
 /// That many ports in a row that nobody has, below those that the kernel gives out by itself. No two
-/// tests of this process get the same.
+/// tests of this process get the same, until all have been given out once.
 pub fn free_ports(width: u16) -> RangeInclusive<u16> {
-    // Processes of tests that run at the same time begin at different places.
-    let start = u16::try_from(std::process::id() % 89).unwrap() * 110;
-    for _ in 0..SPAN {
-        let offset = NEXT.fetch_add(width, Ordering::Relaxed);
-        let first = LOWEST + start.wrapping_add(offset) % (SPAN - width);
+    let mut next = NEXT.lock().unwrap();
+    for _ in 0..HIGHEST - LOWEST {
+        // Processes of tests that run at the same time begin at different places.
+        let mut first =
+            next.unwrap_or(LOWEST + u16::try_from(std::process::id() % 89).unwrap() * 110);
+        if first + width > HIGHEST {
+            first = LOWEST;
+        }
+        *next = Some(first + width);
         let ports = first..=first + (width - 1);
         if ports.clone().all(is_free) {
             return ports;
@@ -190,6 +193,8 @@ fn is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok()
 }
 
-static NEXT: AtomicU16 = AtomicU16::new(0);
+/// Where the next ports begin.
+static NEXT: Mutex<Option<u16>> = Mutex::new(None);
+
 const LOWEST: u16 = 10_000;
-const SPAN: u16 = 10_000;
+const HIGHEST: u16 = 20_000;
