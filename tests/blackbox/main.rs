@@ -22,6 +22,7 @@ mod gateway;
 mod hostile;
 mod limits;
 mod load;
+mod node;
 mod node_command;
 mod relay;
 mod resets;

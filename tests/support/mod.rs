@@ -10,6 +10,7 @@ pub mod folder;
 pub mod frame;
 pub mod gateway;
 pub mod kernel;
+pub mod node;
 pub mod peer;
 pub mod reference;
 pub mod route;
