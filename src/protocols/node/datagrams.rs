@@ -112,7 +112,7 @@ impl Datagrams {
         let known = self.sources.get(&from);
         let identity = match known {
             Some(identity) if demand.connection_id.is_empty() => *identity,
-            _ => Identity::of(&demand, Transport::Udp),
+            _ => self.rules.identify(&demand, Transport::Udp),
         };
         match demand.opcode {
             opcode::PROXY_REQUEST => self.request(identity, &demand, (from, packet.len()), cx),

@@ -77,10 +77,13 @@ impl FrameMemory {
         }
     }
 
-    /// Takes memory for a frame; else the connection stands in line, and is resumed when it may ask
-    /// again.
-    pub(super) fn take(&mut self, conn: ConnKey, bytes: usize) -> bool {
-        let taken = bytes <= self.left;
+    /// Takes memory for a frame of a node that holds `held` of it already; else the connection stands
+    /// in line, and is resumed when it may ask again.
+    ///
+    /// A node may hold as much as it leaves to others, so that one whose frames pile up takes half of
+    /// the memory at most, and there is always some for the next.
+    pub(super) fn take(&mut self, conn: ConnKey, bytes: usize, held: usize) -> bool {
+        let taken = held + bytes <= self.left;
         match taken {
             true => self.left -= bytes,
             false if self.waiting.iter().any(|(waiting, _)| *waiting == conn) => {}

@@ -16,7 +16,9 @@ use crate::wire::WireError;
 /// What is known of a connection between its reads.
 #[derive(Default)]
 pub(super) struct Incoming {
-    /// The whole frame must be there by then; none between frames.
+    /// When the frame that is coming began, or could be read again; none between frames.
+    begun: Option<Instant>,
+    /// More of it must be there by then.
     due: Option<Instant>,
     long: Option<Box<Long>>,
     /// Its ring may hold a frame of [`LONG`] bytes.
@@ -110,20 +112,24 @@ impl Incoming {
     /// Notes how a read has left it: with a part of a frame or not, and whether a whole one was taken
     /// since the last. A part that came with or behind a whole frame has its time from now on.
     pub(super) fn note(&mut self, rx: &Ring, at_work: bool, now: Instant, rules: &Rules) {
-        let rest = self.long.as_ref().map(|long| long.len);
-        if rest.is_none() && rx.is_empty() {
-            self.due = None;
-        } else if self.due.is_none() || at_work {
-            self.due = Some(now + rules.frame_time(rest.unwrap_or(0)));
+        if !self.is_partial(rx) {
+            return self.rest();
         }
+        if at_work {
+            self.begun = None;
+        }
+        let begun = *self.begun.get_or_insert(now);
+        let come = self.long.as_ref().map_or(0, |long| long.bytes.len());
+        self.due = Some(begun + rules.frame_time(come));
     }
 
     /// It is read no further for no fault of its own: its time stands still.
     pub(super) fn rest(&mut self) {
+        self.begun = None;
         self.due = None;
     }
 
-    /// When it must have sent a whole frame, if it has begun one.
+    /// When it must have sent more of its frame, if it has begun one.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
@@ -133,19 +139,26 @@ impl Incoming {
         self.long.is_some() || !rx.is_empty()
     }
 
-    /// Gives back what it holds, as its connection is gone.
-    pub(super) fn drop_all(&mut self, conn: ConnKey, memory: &mut FrameMemory, cx: &mut Cx<'_>) {
-        if let Some(long) = self.long.take() {
-            memory.give(long.len, cx);
+    /// Gives back what it holds, as its connection is gone: how many bytes.
+    pub(super) fn drop_all(
+        &mut self,
+        conn: ConnKey,
+        memory: &mut FrameMemory,
+        cx: &mut Cx<'_>,
+    ) -> usize {
+        let held = self.long.take().map_or(0, |long| long.len);
+        if held > 0 {
+            memory.give(held, cx);
         }
         memory.forget(conn, cx);
+        held
     }
 }
 
 impl Rules {
-    /// How long a frame of that length may take from its first byte to its last.
-    fn frame_time(&self, len: usize) -> Duration {
-        self.handshake_timeout + Duration::from_secs((len / LEAST_RATE) as u64)
+    /// How long after its first byte a frame may be in coming of which so many bytes have come.
+    fn frame_time(&self, come: usize) -> Duration {
+        self.handshake_timeout + Duration::from_secs((come / LEAST_RATE) as u64)
     }
 }
 

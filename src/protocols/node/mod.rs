@@ -29,7 +29,8 @@
 //!   longer than that, out of the core's budget for reading.
 //! * Longer frames: each takes its length out of `max_frame_memory`, from its first byte until the
 //!   node has nearly taken it, and waits for it unread. They hold up no shorter ones but their
-//!   sender's.
+//!   sender's. The visitors of one node hold no more of it than they leave to others, and a
+//!   connection that has registered no node gets none.
 //! * A main connection's queue: 64 KiB and the frame that crossed it for its visitors, who take turns;
 //!   answers may add 64 KiB, then its requests are not read.
 //! * One listener and one row in the registry for each registered node.
@@ -39,7 +40,7 @@
 //! Where the specification is silent:
 //!
 //! * A frame must be whole `handshake_timeout` after its first byte, and a second later for each
-//!   128 KiB of it; a visitor that sends nothing for `idle_timeout` is closed. Time in which the
+//!   128 KiB that have come; a visitor that sends nothing for `idle_timeout` is closed. Time in which the
 //!   server does not read it does not count.
 //! * A node that takes no byte of what is queued for it for `keepalive_timeout` is gone.
 //! * A connection has one identity; a request for another one ends it. One without a
@@ -49,7 +50,10 @@
 //!   nothing: who overhears a `connection_id` cannot keep a dead node registered.
 //! * A frame on a main connection that is marked as compressed ends it: nothing that is for the
 //!   server is that long.
-//! * A request that is superseded before it is answered is closed, not answered.
+//! * A request that is superseded before it is answered is closed, not answered. A superseded
+//!   connection is closed at its next Keepalive once the newer one has gone, so that its node asks
+//!   anew.
+//! * With `allow_keys`, a `connection_id` is its key's own: another key that names it is another node.
 //! * With `max_unregistered` connections of a core silent, the oldest is closed for a new one.
 //! * By UDP, too, a node gets the same address however often and from wherever it asks, and a
 //!   Disconnect from where it is ends it. A Keepalive from elsewhere is not answered, and nothing
@@ -80,7 +84,7 @@ use self::datagrams::Datagrams;
 use self::desk::Desk;
 use self::registry::Registry;
 use self::session::NodeSession;
-use self::wire::{Demand, Speaker, Transport, verify};
+use self::wire::{Demand, Identity, Speaker, Transport, verify};
 use crate::config::{Key, Settings};
 use crate::control::leases::Pool;
 use crate::session::{
@@ -197,6 +201,14 @@ impl Rules {
             Ok(()) => Ok(()),
             Err(wire::Untrusted::Unsigned) => denied("the message is not signed"),
             Err(wire::Untrusted::Forged) => denied("the signature is wrong"),
+        }
+    }
+
+    /// Who a message is from; with a list of keys, one of them.
+    fn identify(&self, demand: &Demand<'_>, transport: Transport) -> Identity {
+        match self.allowed.is_empty() {
+            true => Identity::of(demand, transport),
+            false => Identity::of_key(demand, transport),
         }
     }
 }

@@ -154,7 +154,16 @@ impl NodeSession {
                         rx.take_into(len, &mut frame);
                         frame
                     }
-                    Next::Long(len) if self.desk.borrow_mut().memory.take(main, len) => {
+                    Next::Long(len) if matches!(self.state, State::Unregistered(_)) => {
+                        // A request is far shorter, and who has made none is owed no memory.
+                        return Err(WireError::TooLong {
+                            field: "frame of an unregistered node",
+                            length: len as u64,
+                            most: super::incoming::LONG as u64,
+                        }
+                        .into());
+                    }
+                    Next::Long(len) if self.desk.borrow_mut().memory.take(main, len, 0) => {
                         self.incoming.begin(len);
                         continue;
                     }
@@ -209,13 +218,18 @@ impl NodeSession {
 
     fn keepalive(&mut self, demand: &Demand<'_>, cx: &mut Cx<'_>) -> Result<(), Close> {
         self.rules.admit(demand)?;
-        let identity = Identity::of(demand, Transport::Tcp);
+        let identity = self.rules.identify(demand, Transport::Tcp);
         let own = self.node.is_some_and(|node| node.is(demand, identity));
         let is_open = matches!(self.state, State::Open(..));
-        if own && (is_open || matches!(self.state, State::Superseded)) {
+        let registered = (own && is_open) || self.desk.borrow().registry.has(&identity);
+        if own && matches!(self.state, State::Superseded) && !registered {
+            // Who took the address has gone. The node asks again when its connection ends, and
+            // only then.
+            return Err(Close::own(Cause::Denied("superseded")));
+        }
+        if own && registered {
             cx.arm(LIFE, self.rules.keepalive_timeout);
         }
-        let registered = (own && is_open) || self.desk.borrow().registry.has(&identity);
         if registered {
             self.nonce += 1;
             let mut answer = Vec::new();

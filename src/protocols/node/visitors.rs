@@ -33,6 +33,8 @@ pub(super) struct Visitors {
     present: HashMap<ConnKey, Visitor>,
     /// Bytes of long frames that wait to leave on the main connection.
     queued: usize,
+    /// Those, and those that are being gathered.
+    held: usize,
     /// What was passed on.
     pub(super) frames: u64,
     pub(super) bytes: u64,
@@ -98,6 +100,7 @@ impl Visitors {
             main,
             rules: &desk.rules,
             memory: &mut desk.memory,
+            held: &mut self.held,
             run: Run::default(),
             frames: 0,
             bytes: 0,
@@ -149,7 +152,7 @@ impl Visitors {
     /// A visitor's connection is closed.
     pub(super) fn forget(&mut self, conn: ConnKey, desk: &mut Desk, cx: &mut Cx<'_>) {
         if let Some(mut visitor) = self.present.remove(&conn) {
-            visitor.incoming.drop_all(conn, &mut desk.memory, cx);
+            self.held -= visitor.incoming.drop_all(conn, &mut desk.memory, cx);
         }
     }
 
@@ -177,6 +180,7 @@ impl Visitors {
     pub(super) fn drained(&mut self, memory: &mut FrameMemory, cx: &mut Cx<'_>) {
         let queued = std::mem::take(&mut self.queued);
         if queued > 0 {
+            self.held -= queued;
             memory.give(queued, cx);
         }
     }
@@ -185,7 +189,7 @@ impl Visitors {
     pub(super) fn leave(&mut self, desk: &mut Desk, cx: &mut Cx<'_>) {
         self.drained(&mut desk.memory, cx);
         for (conn, mut visitor) in self.present.drain() {
-            visitor.incoming.drop_all(conn, &mut desk.memory, cx);
+            self.held -= visitor.incoming.drop_all(conn, &mut desk.memory, cx);
         }
     }
 }
@@ -203,6 +207,8 @@ struct Reading<'d> {
     main: ConnKey,
     rules: &'d Rules,
     memory: &'d mut FrameMemory,
+    /// What the node's visitors hold of it.
+    held: &'d mut usize,
     run: Run<ConnKey>,
     frames: u64,
     bytes: u64,
@@ -237,9 +243,12 @@ impl Reading<'_> {
                 Next::Frame(len) => self.add(len, rx, cx),
                 Next::Long(len) => {
                     self.flush(rx, cx);
-                    let taken = self.memory.take(self.conn, len);
+                    let taken = self.memory.take(self.conn, len, *self.held);
                     match taken {
-                        true => incoming.begin(len),
+                        true => {
+                            *self.held += len;
+                            incoming.begin(len);
+                        }
                         false => cx.pause(self.conn),
                     }
                     !taken

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::super::TCP_POOL;
-use super::super::wire::{Demand, Identity, MAX_ORIGIN, Transport};
+use super::super::wire::{Demand, MAX_ORIGIN, Transport};
 use super::{LIFE, Node, NodeSession, State};
 use crate::control::leases::{Lease, NoPort};
 use crate::control::{Command, Reply};
@@ -32,7 +32,7 @@ impl NodeSession {
     /// A node asks for its address.
     pub(super) fn request(&mut self, demand: &Demand<'_>, cx: &mut Cx<'_>) -> Result<(), Close> {
         self.rules.admit(demand)?;
-        let identity = Identity::of(demand, Transport::Tcp);
+        let identity = self.rules.identify(demand, Transport::Tcp);
         let node = *self.node.get_or_insert(Node {
             identity,
             is_anonymous: demand.connection_id.is_empty(),

@@ -132,6 +132,21 @@ impl Identity {
         Self(signature::hash(&parts))
     }
 
+    /// The identity of a sender whose signature was checked: it is bound to the key, since anybody
+    /// can sign a message with somebody else's `connection_id` in it.
+    pub fn of_key(demand: &Demand<'_>, transport: Transport) -> Self {
+        let length = (demand.net_key.len() as u64).to_le_bytes();
+        let scheme = transport.scheme().as_bytes();
+        let plain = Self::of(demand, transport);
+        Self(signature::hash(&[
+            scheme,
+            b"s",
+            &length,
+            demand.net_key,
+            &plain.0,
+        ]))
+    }
+
     /// The key that a lease is stored under.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
