@@ -128,8 +128,8 @@ pub trait Seat {
 
     /// The session for all datagrams that this core's socket of that listener takes, made when the
     /// server starts; `None` when there is no such listener. It should end only when it is told
-    /// [`Event::Stopping`](super::Event::Stopping), after which it is given no more time than other sessions take; one that
-    /// fails before is replaced, and so are its flows.
+    /// [`Event::Stopping`](super::Event::Stopping), after which it is given no more time than other
+    /// sessions take; one that fails before is replaced, and so are its flows.
     fn datagrams(&mut self, listener: usize) -> Option<Box<dyn Session>> {
         let _ = listener;
         None
