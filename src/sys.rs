@@ -65,6 +65,16 @@ pub fn set_pipe_capacity(pipe: BorrowedFd<'_>, bytes: usize) -> io::Result<usize
     usize::try_from(given).map_err(|_| io::Error::last_os_error())
 }
 
+/// Gives memory that the allocator keeps back to the system. It takes milliseconds where that is
+/// much.
+pub fn trim_memory() {
+    // SAFETY: the call takes a number, and touches only what the allocator holds free.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// How many bytes written to a stream socket its peer has not acknowledged.
 pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;

@@ -36,6 +36,8 @@ pub struct Pool {
     /// Those of the lent ones that hold what sessions queued.
     own: usize,
     budget: usize,
+    /// Blocks given back to the allocator since [`Pool::take_freed`].
+    freed: usize,
     /// The fewest free blocks there were since [`Pool::drop_spare`].
     least_free: usize,
 }
@@ -49,6 +51,7 @@ impl Pool {
             lent: 0,
             own: 0,
             least_free: 0,
+            freed: 0,
             budget: (budget / BLOCK).max(LEAST),
         }
     }
@@ -108,6 +111,15 @@ impl Pool {
         self.least_free = self.free.len();
     }
 
+    /// True when a burst is over whose blocks the allocator may still keep; it is told once.
+    pub fn take_freed(&mut self) -> bool {
+        let many = self.freed >= BURST && self.lent < WARM;
+        if many {
+            self.freed = 0;
+        }
+        many
+    }
+
     fn spare_chain(&mut self) -> Box<Chain> {
         self.chains.pop().unwrap_or_default()
     }
@@ -123,6 +135,8 @@ impl Pool {
         self.own -= usize::from(own);
         if self.free.len() < WARM {
             self.free.push(block);
+        } else {
+            self.freed += 1;
         }
     }
 }
@@ -137,6 +151,9 @@ fn zeroed() -> Bytes {
 
 /// Free blocks (and lists of blocks) kept for the next burst: 1 MiB; more go back to the allocator.
 const WARM: usize = 64;
+
+/// After so many freed blocks, 8 MiB, it is worth asking the allocator for its free memory.
+const BURST: usize = 512;
 
 /// Even a tiny budget lends so many blocks, or nothing would move at all.
 const LEAST: usize = 16;

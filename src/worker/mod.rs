@@ -48,6 +48,7 @@ use crate::reactor::{
 use crate::relay::Link;
 use crate::session::{Action, Mail, Post, Relayed, Seat, Session, TIMERS};
 use crate::stats::Counters;
+use crate::sys;
 
 /// What a worker is given.
 pub struct Setup {
@@ -399,6 +400,9 @@ impl<N: Network> Worker<N> {
         self.pipes.drop_spare();
         self.exchange.drop_spare();
         self.spare_timer = false;
+        if self.pool.take_freed() {
+            sys::trim_memory();
+        }
     }
 
     /// Takes the control thread's letters, those for sessions that have gone are dropped; and those
