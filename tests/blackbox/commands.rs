@@ -127,9 +127,9 @@ fn check_points_at_what_is_no_toml() {
 
 #[test]
 fn a_role_that_does_not_exist_is_an_unknown_key() {
-    let finished = check("[node]\nlisten = [\"127.0.0.1:0\"]\n").expect(78);
+    let finished = check("[wormhole]\nlisten = [\"127.0.0.1:0\"]\n").expect(78);
     let said = format!("{}{}", finished.text(), finished.error);
-    assert!(said.contains("`node`") && said.contains(":1:"), "{said}");
+    assert!(said.contains("`wormhole`") && said.contains(":1:"), "{said}");
 }
 
 #[test]

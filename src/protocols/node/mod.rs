@@ -30,7 +30,7 @@
 //! * Longer frames: each takes its length out of `max_frame_memory`, from its first byte until the
 //!   node has nearly taken it, and waits for it unread. They hold up no shorter ones but their
 //!   sender's. The visitors of one node hold no more of it than they leave to others, and a
-//!   connection that has registered no node gets none.
+//!   connection that has registered no node gets 2 MiB.
 //! * A main connection's queue: 64 KiB and the frame that crossed it for its visitors, who take turns;
 //!   answers may add 64 KiB, then its requests are not read.
 //! * One listener and one row in the registry for each registered node.

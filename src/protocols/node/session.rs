@@ -154,12 +154,12 @@ impl NodeSession {
                         rx.take_into(len, &mut frame);
                         frame
                     }
-                    Next::Long(len) if matches!(self.state, State::Unregistered(_)) => {
-                        // A request is far shorter, and who has made none is owed no memory.
+                    Next::Long(len) if len > MOST_ASKED && self.is_unregistered() => {
+                        // A request is far shorter, and who has made none is owed little memory.
                         return Err(WireError::TooLong {
                             field: "frame of an unregistered node",
                             length: len as u64,
-                            most: super::incoming::LONG as u64,
+                            most: MOST_ASKED as u64,
                         }
                         .into());
                     }
@@ -181,6 +181,10 @@ impl NodeSession {
             }
             outcome?;
         }
+    }
+
+    fn is_unregistered(&self) -> bool {
+        matches!(self.state, State::Unregistered(_))
     }
 
     /// A request is under way; what follows it waits.
@@ -434,6 +438,9 @@ impl Session for NodeSession {
         }
     }
 }
+
+/// The longest frame of a connection that has registered no node.
+const MOST_ASKED: usize = 2 << 20;
 
 /// How long nothing may be heard; while the port is opened, when it is tried again.
 const LIFE: u8 = 0;

@@ -28,8 +28,8 @@ fn frames_that_were_taken_arrive_and_the_end_is_a_good_one() {
         let plan = Plan::new(of_server).limit("drain_timeout = \"20s\"");
         let mut gateway = plan.start();
         let mut pair = gateway.pair(of_client, ID);
-        let mut made = Stream::between(1, 0, 2000);
-        let mut seen = Stream::between(1, 0, 2000);
+        let mut made = Stream::between(1, 0, 400);
+        let mut seen = Stream::between(1, 0, 400);
         let frames: Vec<u8> = (0..300).flat_map(|_| made.frame(pair.conn)).collect();
         pair.client.send(frames).peer().settle();
         gateway.server.signal("TERM");
