@@ -129,7 +129,10 @@ fn check_points_at_what_is_no_toml() {
 fn a_role_that_does_not_exist_is_an_unknown_key() {
     let finished = check("[wormhole]\nlisten = [\"127.0.0.1:0\"]\n").expect(78);
     let said = format!("{}{}", finished.text(), finished.error);
-    assert!(said.contains("`wormhole`") && said.contains(":1:"), "{said}");
+    assert!(
+        said.contains("`wormhole`") && said.contains(":1:"),
+        "{said}"
+    );
 }
 
 #[test]
