@@ -11,10 +11,11 @@
 //! runs this very code over scripted sockets with a clock of its own: a turn is a function of the
 //! events and the time that it is given.
 //!
-//! Bounds: connections, sessions and datagram sockets by the quota, reading by [`TURN_BYTES`] for each
-//! connection and turn, and by as many and [`TURN_DATAGRAMS`] for each socket, accepting by [`TURN_ACCEPTS`], letters by [`TURN_LETTERS`]; `pending`, `again`, `dirty` and
-//! `starved` hold a connection at most once each. Nobody outside ends a worker: a peer, a full
-//! table and a panicking session each end what they touch and no more.
+//! Bounds: connections, sessions and datagram sockets by the quota; reading by [`TURN_BYTES`] for each
+//! connection and turn, and by as many and [`TURN_DATAGRAMS`] for each datagram socket; accepting by
+//! [`TURN_ACCEPTS`], letters by [`TURN_LETTERS`]. `again`, `dirty` and `starved` hold a connection at
+//! most once each; `pending` holds what the sessions of one turn gave rise to. Nobody outside ends a
+//! worker: a peer, a full table and a panicking session each end what they touch and no more.
 
 mod care;
 mod datagrams;
