@@ -190,13 +190,15 @@ fn endpoints_may_go_at_any_time_and_leave_nothing() {
         for way in WAYS {
             // A client that asked and did not wait, each time with a server that stays or goes.
             for number in 0..20 {
-                let mut server = gateway.server(ID);
+                // One id each, or a late dial would reach the next server.
+                let id = ID + number;
+                let mut server = gateway.server(id);
                 let mut client = gateway.client(of_client);
                 let conn = match client.dialect.name() {
                     "document" => client.open(),
                     _ => 0,
                 };
-                client.send(client.dialect.dial(conn, ID));
+                client.send(client.dialect.dial(conn, id));
                 if number % 2 == 0 {
                     server.peer().try_finish();
                 }
