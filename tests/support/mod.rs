@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod bulk;
+pub mod bystander;
 pub mod command;
 pub mod folder;
 pub mod frame;
