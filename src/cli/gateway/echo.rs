@@ -92,7 +92,11 @@ impl Echo {
         let gateway = self.gateway.as_str();
         match Server::connect(gateway, self.id, key, self.options.clone()) {
             Ok(server) => {
-                info!("gateway={} connected as server {}", plain(gateway), self.id);
+                info!(
+                    "gateway={} connected, registering as server {}",
+                    plain(gateway),
+                    self.id
+                );
                 accept_all(&server)
             }
             Err(error) => error,
