@@ -11,7 +11,12 @@
 //! ```
 //!
 //! Bounds: every target once and at most [`MOST_ADDRESSES`] addresses of each; every try within the
-//! connect timeout, all of them within [`OVERALL`] connect timeouts.
+//! connect timeout, all of them within [`OVERALL`] connect timeouts, or the time given to
+//! [`Targets::screened`].
+//!
+//! Where targets come from a peer, a [`Screen`] is asked about every address before it is dialled, and
+//! it is that very address that is dialled then: a name that leads elsewhere a moment later changes
+//! nothing.
 
 use std::cell::Cell;
 use std::fmt;
@@ -45,12 +50,17 @@ impl fmt::Display for Target {
     }
 }
 
+/// Says whether an address may be dialled for a target.
+pub type Screen = Rc<dyn Fn(&Target, SocketAddr) -> bool>;
+
 /// Targets that serve the same purpose, used in turn; one core's view of them.
 pub struct Targets {
     list: Vec<Candidate>,
     next: Cell<usize>,
     connect_timeout: Duration,
+    overall: Duration,
     names: Names,
+    screen: Option<Screen>,
 }
 
 struct Candidate {
@@ -73,8 +83,21 @@ impl Targets {
             list: list.into_iter().map(candidate).collect(),
             next: Cell::new(0),
             connect_timeout,
+            overall: connect_timeout * OVERALL,
             names,
+            screen: None,
         })
+    }
+
+    /// A single target that somebody else has named: all tries take at most `within`, and only
+    /// addresses that `screen` permits are dialled.
+    pub fn screened(target: Target, within: Duration, names: Names, screen: Screen) -> Rc<Self> {
+        let mut targets = Self::new(vec![target], within, names);
+        if let Some(targets) = Rc::get_mut(&mut targets) {
+            targets.overall = within;
+            targets.screen = Some(screen);
+        }
+        targets
     }
 
     /// The target of that number in the order of the configuration.
@@ -111,7 +134,83 @@ pub struct Dialling {
     deadline: Instant,
     /// Numbers the tries, so that an answer to an earlier one is told apart.
     attempt: u32,
-    last_failure: &'static str,
+    last_failure: Failure,
+}
+
+/// Why a target could not be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// There is no target.
+    Nothing,
+    /// Its name was not resolved.
+    Unresolved,
+    /// The name was resolved, to no address.
+    Empty,
+    /// Too many names are being looked up.
+    ResolverBusy,
+    /// None of its addresses may be dialled.
+    Forbidden,
+    /// It refused the connection.
+    Refused,
+    /// It did not answer in time.
+    TimedOut,
+    /// It reset the connection.
+    Reset,
+    /// The network knows no way to the host.
+    NoHost,
+    /// There is no way to its network.
+    NoNetwork,
+    /// This host has no port or descriptor left to dial from.
+    NoPort,
+    /// This host's rules forbid it.
+    NotPermitted,
+    /// Anything else.
+    Other,
+}
+
+impl Failure {
+    /// For a log line.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Nothing => "no target",
+            Self::Unresolved => "name not resolved",
+            Self::Empty => "name without addresses",
+            Self::ResolverBusy => "resolver busy",
+            Self::Forbidden => "destination not allowed",
+            Self::Refused => "connection refused",
+            Self::TimedOut => "connect timed out",
+            Self::Reset => "connection reset",
+            Self::NoHost => "host unreachable",
+            Self::NoNetwork => "network unreachable",
+            Self::NoPort => "no local port left",
+            Self::NotPermitted => "not permitted",
+            Self::Other => "connect failed",
+        }
+    }
+}
+
+impl From<io::ErrorKind> for Failure {
+    fn from(why: io::ErrorKind) -> Self {
+        match why {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::TimedOut => Self::TimedOut,
+            io::ErrorKind::ConnectionReset => Self::Reset,
+            io::ErrorKind::HostUnreachable => Self::NoHost,
+            io::ErrorKind::NetworkUnreachable => Self::NoNetwork,
+            io::ErrorKind::AddrNotAvailable => Self::NoPort,
+            io::ErrorKind::PermissionDenied => Self::NotPermitted,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl From<Failure> for Cause {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Forbidden => Self::Denied(failure.words()),
+            _ => Self::Unreachable(failure.words()),
+        }
+    }
 }
 
 /// How far a dialling has come.
@@ -122,7 +221,7 @@ pub enum Progress {
     /// Connected.
     Connected(ConnKey),
     /// Everything was tried.
-    Failed(Cause),
+    Failed(Failure),
 }
 
 impl Dialling {
@@ -135,9 +234,9 @@ impl Dialling {
             untried,
             present: 0,
             addresses: Vec::new(),
-            deadline: cx.now + targets.connect_timeout * OVERALL,
+            deadline: cx.now + targets.overall,
             attempt: 0,
-            last_failure: "no target",
+            last_failure: Failure::Nothing,
         };
         let progress = dialling.next_target(cx);
         (dialling, progress)
@@ -148,8 +247,8 @@ impl Dialling {
         match event {
             Event::Reply { ticket, reply } if *ticket == self.attempt => match reply {
                 Reply::Resolved(Ok(addresses)) => self.resolved(addresses, cx),
-                Reply::Resolved(Err(_)) => self.give_up_target("name not resolved", cx),
-                Reply::Busy => self.give_up_target("resolver busy", cx),
+                Reply::Resolved(Err(_)) => self.give_up_target(Failure::Unresolved, cx),
+                Reply::Busy => self.give_up_target(Failure::ResolverBusy, cx),
                 _ => Progress::Waiting,
             },
             Event::Connected { conn, tag } if *tag == self.attempt => {
@@ -157,7 +256,7 @@ impl Dialling {
                 Progress::Connected(*conn)
             }
             Event::Refused { tag, why } if *tag == self.attempt => {
-                self.last_failure = words(*why);
+                self.last_failure = (*why).into();
                 self.next_address(cx)
             }
             _ => Progress::Waiting,
@@ -180,7 +279,7 @@ impl Dialling {
 
     fn next_target(&mut self, cx: &mut Cx<'_>) -> Progress {
         let Some(next) = self.untried.pop() else {
-            return Progress::Failed(Cause::Unreachable(self.last_failure));
+            return Progress::Failed(self.last_failure);
         };
         self.present = next;
         let candidate = self.candidate();
@@ -198,8 +297,18 @@ impl Dialling {
 
     fn resolved(&mut self, addresses: &Arc<[IpAddr]>, cx: &mut Cx<'_>) -> Progress {
         let most = addresses.len().min(MOST_ADDRESSES);
-        self.addresses = addresses[..most].iter().rev().copied().collect();
-        self.last_failure = "name without addresses";
+        let target = &self.candidate().target;
+        let screen = self.targets.screen.as_ref();
+        let may_dial = |ip: &IpAddr| {
+            screen.is_none_or(|screen| screen(target, SocketAddr::new(*ip, target.port)))
+        };
+        let permitted = addresses[..most].iter().rev().copied().filter(may_dial);
+        let permitted: Vec<_> = permitted.collect();
+        self.last_failure = match addresses.is_empty() {
+            true => Failure::Empty,
+            false => Failure::Forbidden,
+        };
+        self.addresses = permitted;
         self.next_address(cx)
     }
 
@@ -207,7 +316,7 @@ impl Dialling {
         let left = self.deadline.saturating_duration_since(cx.now);
         if left.is_zero() {
             self.untried.clear();
-            return self.give_up_target("connect timed out", cx);
+            return self.give_up_target(Failure::TimedOut, cx);
         }
         let Some(address) = self.addresses.pop() else {
             return self.give_up_target(self.last_failure, cx);
@@ -219,23 +328,10 @@ impl Dialling {
         Progress::Waiting
     }
 
-    fn give_up_target(&mut self, why: &'static str, cx: &mut Cx<'_>) -> Progress {
+    fn give_up_target(&mut self, why: Failure, cx: &mut Cx<'_>) -> Progress {
         self.last_failure = why;
         self.candidate().failed_until.set(Some(cx.now + REST));
         self.next_target(cx)
-    }
-}
-
-fn words(why: io::ErrorKind) -> &'static str {
-    match why {
-        io::ErrorKind::ConnectionRefused => "connection refused",
-        io::ErrorKind::TimedOut => "connect timed out",
-        io::ErrorKind::ConnectionReset => "connection reset",
-        io::ErrorKind::HostUnreachable => "host unreachable",
-        io::ErrorKind::NetworkUnreachable => "network unreachable",
-        io::ErrorKind::AddrNotAvailable => "no local port left",
-        io::ErrorKind::PermissionDenied => "not permitted",
-        _ => "connect failed",
     }
 }
 

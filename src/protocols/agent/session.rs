@@ -469,7 +469,7 @@ impl AgentSession {
                 self.state = State::Relaying(target);
                 Ok(())
             }
-            (Progress::Failed(cause), _) => Err(Close::upstream(cause)),
+            (Progress::Failed(failure), _) => Err(Close::upstream(failure.into())),
             _ => Ok(()),
         }
     }

@@ -39,7 +39,7 @@ impl AccessSession {
                 cx.relay(client, backend);
                 Ok(())
             }
-            (Progress::Failed(cause), _) => Err(Close::upstream(cause)),
+            (Progress::Failed(failure), _) => Err(Close::upstream(failure.into())),
             _ => Ok(()),
         }
     }
