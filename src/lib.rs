@@ -42,9 +42,10 @@
 //! | [`stats::Counters`] | each written by its worker, read at the end | one set per core |
 //! | log lines | all to the log thread | 4,096; counted as lost |
 //!
-//! Relayed bytes, datagrams, connections, timers and sessions never leave the core that took them in.
-//! Frames between endpoints of different cores do, in letters: a run of frames each, as much as the other
-//! side has granted.
+//! Relayed bytes, datagrams, timers and sessions never leave the core that took them in. Frames between
+//! endpoints of different cores do, in letters: a run of frames each, as much as the other side has
+//! granted. A connection does when its session hands it to another core's, before it is relayed: the
+//! descriptor and what was read and not taken travel in a letter.
 //!
 //! # The life of a connection
 //!

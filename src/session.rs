@@ -26,9 +26,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+pub use crate::net::Sharing;
+pub use crate::relay::Silence;
 pub use close::{Cause, Close, Side};
-pub use mail::{Mail, Post};
-pub use role::{Ground, Listen, Protocol, Role, Seat, Service, Transport};
+pub use mail::{Freight, Mail, Post};
+pub use role::{Ground, Listen, Protocol, Resident, Role, Seat, Service, Transport};
 
 use crate::buffer::Ring;
 use crate::control::{Command, Reply};
@@ -59,6 +61,19 @@ pub trait Session {
 /// What a session is told.
 #[derive(Debug)]
 pub enum Event<'a> {
+    /// The session begins by itself: it is a resident ([`Seat::resident`]), or another has begun it
+    /// ([`Cx::spawn`]). Always the first event of such a one.
+    Opened,
+    /// A connection that another session has handed to this one, with all that its peer has sent
+    /// and nobody has taken.
+    Handed {
+        /// The connection, from now on this session's.
+        conn: ConnKey,
+        /// Who had it.
+        from: Handle,
+        /// What was said with it.
+        mail: Mail,
+    },
     /// The connection that the session was made for, always the first event; later those that
     /// came to listeners of its own.
     Accepted {
@@ -223,8 +238,8 @@ pub enum Action {
         /// What the session calls the attempt.
         tag: u32,
     },
-    /// See [`Cx::relay`].
-    Relay(ConnKey, ConnKey),
+    /// See [`Cx::relay`] and [`Cx::relay_within`].
+    Relay(ConnKey, ConnKey, Option<Silence>),
     /// See [`Cx::finish`].
     Finish(ConnKey),
     /// See [`Cx::resume`].
@@ -237,6 +252,8 @@ pub enum Action {
     Ask(u32, Command),
     /// See [`Cx::post`].
     Post(Handle, Mail),
+    /// See [`Cx::hand`].
+    Hand(ConnKey, Handle, Mail),
     /// See [`Cx::await_room`].
     AwaitRoom {
         /// Who waits.
@@ -258,8 +275,8 @@ pub enum Action {
     Hold(ConnKey, usize),
     /// See [`Cx::close`].
     Close(ConnKey),
-    /// See [`Cx::listen`].
-    Listen(SocketAddr, u32),
+    /// See [`Cx::listen`] and [`Cx::listen_with`].
+    Listen(SocketAddr, u32, Sharing),
     /// See [`Cx::unlisten`].
     Unlisten(ListenerKey),
     /// See [`Cx::bind`].
@@ -292,6 +309,10 @@ pub trait Outlets {
     fn train(&mut self, socket: SocketKey, to: Option<SocketAddr>, train: &Train<'_>);
     /// Counts something.
     fn count(&mut self, metric: Metric, count: u64);
+    /// The time by the wall clock, since the Unix epoch.
+    fn unix_time(&self) -> Duration;
+    /// Begins a session beside the one that is being called; `None` when there is no room.
+    fn spawn(&mut self, session: Box<dyn Session>) -> Option<Handle>;
 }
 
 /// What a session may do during a call.
@@ -362,7 +383,12 @@ impl<'a> Cx<'a> {
     /// Joins two connections of this session: every byte of each, those already in its ring
     /// first, goes to the other until both have ended. Then [`Event::Relayed`] follows.
     pub fn relay(&mut self, a: ConnKey, b: ConnKey) {
-        self.actions.push(Action::Relay(a, b));
+        self.actions.push(Action::Relay(a, b, None));
+    }
+
+    /// [`Cx::relay`] with its own bounds of silence instead of the server's idle timeout.
+    pub fn relay_within(&mut self, a: ConnKey, b: ConnKey, silence: Silence) {
+        self.actions.push(Action::Relay(a, b, Some(silence)));
     }
 
     /// Sends the end of the stream after what is queued; reading goes on.
@@ -444,7 +470,14 @@ impl<'a> Cx<'a> {
     /// Listens on an address on this core alone: [`Event::Listening`] or [`Event::Refused`] follows,
     /// and then [`Event::Accepted`] for each who comes. It closes with the session.
     pub fn listen(&mut self, address: SocketAddr, tag: u32) {
-        self.actions.push(Action::Listen(address, tag));
+        self.actions
+            .push(Action::Listen(address, tag, Sharing::Alone));
+    }
+
+    /// [`Cx::listen`] on an address that several cores listen on, and the system spreads who comes
+    /// over them: one of them begins with [`Sharing::First`], and the others join when it is open.
+    pub fn listen_with(&mut self, address: SocketAddr, tag: u32, sharing: Sharing) {
+        self.actions.push(Action::Listen(address, tag, sharing));
     }
 
     /// Closes a listener of this session; connections that came to it stay.
@@ -457,6 +490,26 @@ impl<'a> Cx<'a> {
     /// A session bounds the letters that it has under way.
     pub fn post(&mut self, to: Handle, mail: Mail) {
         self.actions.push(Action::Post(to, mail));
+    }
+
+    /// Gives a connection of this session to another, on any core, behind what the session has
+    /// queued on it: [`Event::Handed`] there. What its peer has sent and this session has not taken
+    /// goes with it. When the other has gone the connection is closed, and [`Event::Returned`] brings
+    /// the words back. A session bounds what it leaves unread.
+    pub fn hand(&mut self, conn: ConnKey, to: Handle, mail: Mail) {
+        self.actions.push(Action::Hand(conn, to, mail));
+    }
+
+    /// Begins another session on this core, which counts as one connection: [`Event::Opened`] is
+    /// its first event. `None` when the server has all that it may have.
+    pub fn spawn(&mut self, session: Box<dyn Session>) -> Option<Handle> {
+        self.outlets.spawn(session)
+    }
+
+    /// The time by the wall clock, since the Unix epoch, for what peers are told or have said of
+    /// time. It may jump: deadlines are counted by [`Cx::now`].
+    pub fn unix_time(&self) -> Duration {
+        self.outlets.unix_time()
     }
 
     /// Counts something.

@@ -65,6 +65,8 @@ pub struct Conn<S> {
     pub queued: bool,
     /// The session is to be told when `tx` has fallen under its low mark.
     pub tell_drained: bool,
+    /// It is about to go to another session, and nothing is done with it until then.
+    pub parting: bool,
     /// It is read no further until there is room in the queue of that connection.
     pub awaits: Option<ConnKey>,
     /// What few connections need.
@@ -128,6 +130,7 @@ impl<S: Stream> Conn<S> {
             dirty: false,
             queued: false,
             tell_drained: false,
+            parting: false,
             awaits: None,
             care: None,
         }
@@ -162,7 +165,7 @@ impl<S: Stream> Conn<S> {
     /// True when nothing is read from it for now: its session leaves enough unread, or it waits
     /// for room elsewhere.
     pub fn is_held(&self) -> bool {
-        self.awaits.is_some() || self.rx.len() >= self.hold()
+        self.awaits.is_some() || self.parting || self.rx.len() >= self.hold()
     }
 
     /// One read of up to `blocks` blocks into `rx`.

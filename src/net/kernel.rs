@@ -9,7 +9,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream, UdpSocket};
@@ -17,8 +17,8 @@ use mio::{Events, Interest, Poll, Registry, Token, Waker};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::{
-    Arrival, ConnKey, DATAGRAMS, Datagrams, Departure, Leaving, ListenerKey, Network, Ready,
-    SocketKey, Stream, Watched,
+    Arrival, ConnKey, DATAGRAMS, Datagrams, Departure, Leaving, ListenerKey, Network, Parcel,
+    Ready, Sharing, SocketKey, Stream, Watched,
 };
 use crate::reactor::{Bell, Key};
 use crate::sys;
@@ -118,8 +118,17 @@ impl Network for Kernel {
         self.registry.register(stream, token(key, CONN), both)
     }
 
-    fn listen(&mut self, at: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-        let listener = self.options.listener(at, false)?;
+    fn listen(
+        &mut self,
+        at: SocketAddr,
+        sharing: Sharing,
+    ) -> io::Result<(TcpListener, SocketAddr)> {
+        // The first finds out whether somebody else has the address, with whom it would be shared.
+        let at = match sharing {
+            Sharing::First => probe(at)?.local_addr()?,
+            Sharing::Alone | Sharing::Join => at,
+        };
+        let listener = self.options.listener(at, sharing != Sharing::Alone)?;
         let address = listener.local_addr()?;
         Ok((listener, address))
     }
@@ -127,6 +136,21 @@ impl Network for Kernel {
     fn watch_listener(&mut self, listener: &mut TcpListener, key: ListenerKey) -> io::Result<()> {
         let token = token(key, LISTENER);
         self.registry.register(listener, token, Interest::READABLE)
+    }
+
+    fn release(&mut self, mut stream: TcpStream) -> Parcel {
+        // Failing means that the poll has forgotten it already.
+        let _ = self.registry.deregister(&mut stream);
+        Parcel::new(stream)
+    }
+
+    fn unpack(&mut self, parcel: Parcel) -> Option<TcpStream> {
+        parcel.open()
+    }
+
+    fn unix_time(&self) -> Duration {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        since.unwrap_or_default()
     }
 
     fn bind(&mut self, at: SocketAddr) -> io::Result<(KernelSocket, SocketAddr)> {

@@ -10,8 +10,10 @@ mod listener;
 mod quota;
 mod udp;
 
+use std::any::Any;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 pub use conn::{Care, Conn, ConnKey, ConnMark, LinkKey, LinkMark, Waiter};
 pub use kernel::{
@@ -103,12 +105,26 @@ pub trait Network {
     /// Has the readiness of a stream reported, both ways, once per change.
     fn watch(&mut self, stream: &mut Self::Stream, key: ConnKey) -> io::Result<()>;
 
-    /// Opens a listening socket for this core alone; tells where, as port 0 becomes a free one.
-    fn listen(&mut self, at: SocketAddr) -> io::Result<(Self::Listener, SocketAddr)>;
+    /// Opens a listening socket; tells where, as port 0 becomes a free one.
+    fn listen(
+        &mut self,
+        at: SocketAddr,
+        sharing: Sharing,
+    ) -> io::Result<(Self::Listener, SocketAddr)>;
 
     /// Has waiting connections reported, once per change.
     fn watch_listener(&mut self, listener: &mut Self::Listener, key: ListenerKey)
     -> io::Result<()>;
+
+    /// Ends the watch over a stream that goes to another core.
+    fn release(&mut self, stream: Self::Stream) -> Parcel;
+
+    /// Takes a stream that another core has released; it is to be watched anew. `None` when it is
+    /// not of this kind of network.
+    fn unpack(&mut self, parcel: Parcel) -> Option<Self::Stream>;
+
+    /// The time by the wall clock, since the Unix epoch.
+    fn unix_time(&self) -> Duration;
 
     /// Opens a datagram socket for this core alone; tells where, as port 0 becomes a free one.
     fn bind(&mut self, at: SocketAddr) -> io::Result<(Self::Socket, SocketAddr)>;
@@ -127,6 +143,32 @@ pub trait Network {
 
     /// A pipe for at least half of `capacity` bytes; an error when the system gives less.
     fn pipe(&mut self, capacity: usize) -> io::Result<<Self::Stream as Stream>::Pipe>;
+}
+
+/// Who else listens on an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Nobody.
+    Alone,
+    /// Nobody yet; other cores of this server may join.
+    First,
+    /// Another core of this server does.
+    Join,
+}
+
+/// A stream on its way from one core to another; dropping it closes the stream.
+pub struct Parcel(Box<dyn Any + Send>);
+
+impl Parcel {
+    /// Wraps what a network makes of its stream.
+    pub fn new<T: Any + Send>(stream: T) -> Self {
+        Self(Box::new(stream))
+    }
+
+    /// What was wrapped; `None` when it is of another type.
+    pub fn open<T: Any>(self) -> Option<T> {
+        self.0.downcast().ok().map(|stream| *stream)
+    }
 }
 
 /// Something that became ready.

@@ -27,7 +27,7 @@
 mod bulk;
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::buffer::{BLOCK, Loan, Pipes, Pool};
 use crate::config::Way;
@@ -50,6 +50,17 @@ pub struct Link<P> {
     pub active: Instant,
     /// The idle timeout.
     pub timer: Option<TimerKey>,
+    /// How long it may be silent, if not as long as the server's relays may.
+    pub silence: Option<Box<Silence>>,
+}
+
+/// How long a link may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// While both ends may send.
+    pub idle: Duration,
+    /// Once one of them has ended its stream; no longer than `idle`.
+    pub half_closed: Duration,
 }
 
 /// One way of a link.
@@ -111,6 +122,14 @@ enum Step {
     Took(usize),
     /// Stop for this visit.
     Stop(Pumped),
+}
+
+impl<P> Link<P> {
+    /// How long it may be silent, where the server's relays may be so for `usual`.
+    pub fn patience(&self, usual: Duration) -> Duration {
+        let own = self.silence.as_ref();
+        own.map_or(usual, |silence| silence.idle)
+    }
 }
 
 impl<P> Direction<P> {

@@ -26,11 +26,7 @@ use crate::worker::Phase;
 ///
 /// Errors come before the first connection is accepted, except [`StartError::Thread`].
 pub fn run(plan: Plan) -> Result<(), StartError> {
-    let roles: Vec<_> = plan
-        .roles
-        .iter()
-        .filter(|role| !role.listen().is_empty())
-        .collect();
+    let roles: Vec<_> = plan.roles.iter().filter(|role| role.is_on()).collect();
     if roles.is_empty() {
         return Err(StartError::NothingToServe);
     }
@@ -55,6 +51,7 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     };
     let listens: Vec<_> = roles.iter().map(|role| role.listen()).collect();
     let bound = listeners::bind_all(&listens, workers, options)?;
+    let own = listeners::all_addresses(&bound);
     let mut services = Vec::new();
     for (number, role) in roles.iter().enumerate() {
         services.push(role.service(&Ground {
@@ -62,6 +59,7 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
             names: names.clone(),
             limits: limits.clone(),
             addresses: listeners::addresses(&bound, number),
+            own: Arc::clone(&own),
         }));
     }
     let quota = Arc::new(quota(&plan.core, workers, bound.len()));

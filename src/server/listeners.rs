@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use mio::net::TcpListener;
 use serde_json::{Map, Value};
@@ -86,6 +87,11 @@ pub(super) fn bind_all(
 pub(super) fn addresses(bound: &[Bound], service: usize) -> Vec<SocketAddr> {
     let own = bound.iter().filter(|at| at.service == service);
     own.map(|at| at.listen.address).collect()
+}
+
+/// Where the server listens.
+pub(super) fn all_addresses(bound: &[Bound]) -> Arc<[SocketAddr]> {
+    bound.iter().map(|at| at.listen.address).collect()
 }
 
 /// Binds listens of one address to one port. Where any free port will do, one that is free for the

@@ -101,6 +101,7 @@ impl Part {
                 return;
             }
         }
+        worker.reside();
         let spin = self.spin;
         while !worker.is_done() {
             match poller.wait(worker.rest(), spin) {

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 
+use crate::net::{Parcel, Place};
 use crate::reactor::{Handle, SessionKey};
 
 /// One session's words to another of the same protocol: a value of whatever type the two agree on.
@@ -38,4 +39,28 @@ pub struct Post {
     pub mail: Mail,
     /// It found nobody and is on its way back.
     pub returned: bool,
+    /// The connection that goes with it.
+    pub freight: Option<Box<Freight>>,
+}
+
+/// A connection on its way to another core.
+pub struct Freight {
+    /// The socket.
+    pub parcel: Parcel,
+    /// What its peer has sent and nobody has taken.
+    pub unread: Vec<u8>,
+    /// What is still to be sent to it.
+    pub unsent: Vec<u8>,
+    /// The peer's stream has ended behind `unread`.
+    pub ended: bool,
+    /// The own stream is to end behind `unsent`.
+    pub shut_wanted: bool,
+    /// Its place among the server's connections.
+    pub place: Option<Place>,
+}
+
+impl fmt::Debug for Freight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Freight({} unread)", self.unread.len())
+    }
 }

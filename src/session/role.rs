@@ -30,6 +30,11 @@ pub trait Role: Send + Sync + fmt::Debug {
     /// Where it listens; nowhere when it is off.
     fn listen(&self) -> Vec<Listen>;
 
+    /// False when it is off: nothing of it is started then.
+    fn is_on(&self) -> bool {
+        !self.listen().is_empty()
+    }
+
     /// What it would do, in lines for an operator.
     fn show(&self, out: &mut String);
 
@@ -58,6 +63,8 @@ pub struct Ground {
     /// Where the role listens, in the order of [`Role::listen`]; port 0 has become the one that
     /// was bound.
     pub addresses: Vec<SocketAddr>,
+    /// Where the server listens, all roles together.
+    pub own: Arc<[SocketAddr]>,
 }
 
 /// One address that a role listens on, for connections or for datagrams.
@@ -121,6 +128,14 @@ pub trait Service: Send + Sync {
     fn seat(&self, core: u8) -> Box<dyn Seat>;
 }
 
+/// A session that is there from the start.
+pub struct Resident {
+    /// What its log lines begin with, as those of others do with the name of their listener.
+    pub name: String,
+    /// The session.
+    pub session: Box<dyn Session>,
+}
+
 /// One core's part of a service.
 pub trait Seat {
     /// A session for a connection that the listener of that number in [`Role::listen`] accepted.
@@ -132,6 +147,16 @@ pub trait Seat {
     /// sessions take; one that fails before is replaced, and so are its flows.
     fn datagrams(&mut self, listener: usize) -> Option<Box<dyn Session>> {
         let _ = listener;
+        None
+    }
+
+    /// A session that is there from the start, without a connection that came to it, by its number
+    /// from 0 on; `None` when there is none of that number. It hears [`Event::Opened`] first. Should
+    /// it end before the server stops, it is asked for again, at most a hundred times a second.
+    ///
+    /// [`Event::Opened`]: super::Event::Opened
+    fn resident(&mut self, number: usize) -> Option<Resident> {
+        let _ = number;
         None
     }
 

@@ -264,6 +264,7 @@ impl<N: Network> Worker<N> {
                 from,
                 mail,
                 returned,
+                freight: None,
             };
             outbox.post(letter, self.now);
         }
@@ -281,10 +282,12 @@ impl<N: Network> Worker<N> {
                 from,
                 mail,
                 returned,
+                freight,
             } = letter;
-            pending.push_back(match returned {
-                false => Pending::Mail(to, from, mail),
-                true => Pending::Returned(to, from, mail),
+            pending.push_back(match (returned, freight) {
+                (true, _) => Pending::Returned(to, from, mail),
+                (false, Some(freight)) => Pending::Freight(to, from, mail, freight),
+                (false, None) => Pending::Mail(to, from, mail),
             });
         });
     }

@@ -18,11 +18,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::held::Held;
 use super::{DRAINING, MOST_SOCKETS, Pending, Slot, TURN_BYTES, TURN_DATAGRAMS, Timer, Worker};
 use crate::net::{Batch, Home, Network, Outgoing, Place, Socket, SocketKey, SocketMark, Train};
 use crate::reactor::{SessionKey, Table};
-use crate::session::{Action, Event, Listen, TIMERS};
+use crate::session::{Action, Event, Listen};
 use crate::stats::Metric;
 
 /// One core's datagram sockets and what passes by them.
@@ -168,18 +167,8 @@ impl<N: Network> Worker<N> {
         let Some(session) = seat.and_then(|seat| seat.datagrams(home.number)) else {
             return false;
         };
-        let slot = Slot {
-            session: Some(session),
-            listener: home.name,
-            conns: Held::default(),
-            own: None,
-            timers: [None; TIMERS],
-            peer: home.address,
-            opened: self.now,
-            moved: [0; 2],
-            leases: false,
-            place: None,
-        };
+        let mut slot = Slot::new(session, home.name, self.now);
+        slot.peer = Some(home.address);
         let Ok(session) = self.sessions.insert(slot) else {
             return false;
         };

@@ -5,14 +5,20 @@ use std::io;
 use super::{Pending, TURN_BYTES, Timer, Worker};
 use crate::net::{ConnKey, LinkKey, Network, Stream};
 use crate::reactor::SessionKey;
-use crate::relay::{Direction, Link, Means, Pumped};
+use crate::relay::{Direction, Link, Means, Pumped, Silence};
 use crate::session::{RelayEnd, Relayed};
 use crate::stats::Metric;
 
 impl<N: Network> Worker<N> {
     /// Joins two connections of a session. Either may have broken in this very turn: then the
     /// session hears that it is lost, and nothing is joined.
-    pub(super) fn link(&mut self, session: SessionKey, a: ConnKey, b: ConnKey) {
+    pub(super) fn link(
+        &mut self,
+        session: SessionKey,
+        a: ConnKey,
+        b: ConnKey,
+        silence: Option<Silence>,
+    ) {
         let Some((left, right)) = self.conns.get2_mut(a, b) else {
             return;
         };
@@ -30,14 +36,15 @@ impl<N: Network> Worker<N> {
             lasts: false,
             active: self.now,
             timer: None,
+            silence: silence.map(Box::new),
         };
         let Ok(key) = self.links.insert(link) else {
             return self.end(session, crate::session::Close::own(OVERFULL));
         };
         left.link = Some((key, 0));
         right.link = Some((key, 1));
-        let first = self.setup.idle_timeout.min(LASTING);
         if let Some(link) = self.links.get_mut(key) {
+            let first = link.patience(self.setup.idle_timeout).min(LASTING);
             link.timer = self.wheel.arm(self.now, first, Timer::Idle(key));
         }
         // Pumped when the session's call is over, since one of the rings may be lent to it.
@@ -54,7 +61,7 @@ impl<N: Network> Worker<N> {
                     Pumped::Waiting => {}
                     Pumped::Budget => self.read_again(source),
                     Pumped::Starved => self.starve(source),
-                    Pumped::Ended => {}
+                    Pumped::Ended => self.hasten(key),
                     Pumped::SourceBroke(why) => return self.break_link(key, from, why),
                     Pumped::TargetBroke(why) => {
                         // What the broken end has sent before may still be delivered: the way
@@ -169,6 +176,25 @@ impl<N: Network> Worker<N> {
         self.pending.push_back(relayed);
     }
 
+    /// One way of a pair has ended: from now on it may be silent for less time, perhaps.
+    fn hasten(&mut self, key: LinkKey) {
+        let Some(link) = self.links.get_mut(key) else {
+            return;
+        };
+        let Some(silence) = link.silence.as_mut() else {
+            return;
+        };
+        if silence.idle > silence.half_closed
+            && link.directions.iter().any(|way| way.ended)
+            && let Some(timer) = link.timer.take()
+        {
+            silence.idle = silence.half_closed;
+            let within = silence.idle;
+            self.wheel.cancel(timer);
+            link.timer = self.wheel.arm(self.now, within, Timer::Idle(key));
+        }
+    }
+
     /// Forgets a pair; its connections are on their own again.
     pub(super) fn unlink(&mut self, key: LinkKey) {
         let Some(mut link) = self.links.remove(key) else {
@@ -191,10 +217,11 @@ impl<N: Network> Worker<N> {
     /// time of the last byte decides. Its first firing is an early one, at which the connection
     /// that was dialled is put under the system's watch: short ones are spared those calls.
     pub(super) fn check_idle(&mut self, key: LinkKey) {
-        let idle = self.setup.idle_timeout;
+        let usual = self.setup.idle_timeout;
         let Some(link) = self.links.get_mut(key) else {
             return;
         };
+        let idle = link.patience(usual);
         if !link.lasts {
             link.lasts = true;
             if let Some(conn) = self.conns.get_mut(link.conns[1]) {

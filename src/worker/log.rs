@@ -53,7 +53,11 @@ impl Journal {
         if !log::log_enabled!(level) || (fault && !self.may_write(now, close.cause.word())) {
             return;
         }
-        let mut line = format!("{listener} {handle} from={}", slot.peer);
+        let mut line = format!("{listener} {handle}");
+        if let Some(peer) = slot.peer {
+            // Writing to a string cannot fail.
+            let _ = write!(line, " from={peer}");
+        }
         if let Some(session) = &slot.session {
             session.describe(&mut line);
         }

@@ -19,10 +19,13 @@
 
 mod care;
 mod datagrams;
+mod handing;
 mod held;
 mod links;
 mod log;
+mod residents;
 mod sessions;
+mod slot;
 mod sockets;
 
 use std::collections::VecDeque;
@@ -34,20 +37,19 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use self::datagrams::{Exchange, News};
-use self::held::Held;
 use self::log::Journal;
+use self::residents::Residence;
+use self::slot::Slot;
 use crate::buffer::{Pipes, Pool};
 use crate::config::Way;
 use crate::control::{Letter, Reply, Request};
 use crate::net::{
     Conn, ConnKey, ConnMark, LinkKey, LinkMark, Listener, ListenerKey, ListenerMark, Network,
-    Place, Quota, Ready, SocketKey, SocketOptions, Stream, Watched,
+    Quota, Ready, SocketKey, SocketOptions, Stream, Watched,
 };
-use crate::reactor::{
-    Address, Handle, Mailbox, Outbox, SessionKey, SessionMark, Table, TimerKey, Wheel,
-};
+use crate::reactor::{Address, Handle, Mailbox, Outbox, SessionKey, SessionMark, Table, Wheel};
 use crate::relay::Link;
-use crate::session::{Action, Mail, Post, Relayed, Seat, Session, TIMERS};
+use crate::session::{Action, Freight, Mail, Post, Relayed, Seat};
 use crate::stats::Counters;
 use crate::sys;
 
@@ -128,6 +130,8 @@ pub struct Worker<N: Network> {
     names: Vec<String>,
     conns: Table<Conn<N::Stream>, ConnMark>,
     sessions: Table<Slot, SessionMark>,
+    /// Sessions that are there from the start.
+    residents: Vec<Residence>,
     links: Table<Link<PipeOf<N>>, LinkMark>,
     /// Datagram sockets and what passes by them.
     exchange: Exchange<N::Socket>,
@@ -171,33 +175,6 @@ pub struct Holdings {
     pub pipes: usize,
 }
 
-/// One session's place in the table.
-struct Slot {
-    /// Taken out while it is being called.
-    session: Option<Box<dyn Session>>,
-    /// Which of the worker's names is that of the listener that it came in by.
-    listener: u16,
-    conns: Held,
-    /// What nearly no session has.
-    own: Option<Box<Own>>,
-    timers: [Option<TimerKey>; TIMERS],
-    peer: std::net::SocketAddr,
-    opened: Instant,
-    moved: [u64; 2],
-    /// It has asked for a lease, so the control thread must hear of its end.
-    leases: bool,
-    /// Goes on to a connection that outlives the session.
-    place: Option<Place>,
-}
-
-/// What a session has opened for itself besides connections. A listener's datagram socket is among
-/// those of its session.
-#[derive(Default)]
-struct Own {
-    listeners: Vec<ListenerKey>,
-    sockets: Vec<SocketKey>,
-}
-
 enum Timer {
     Session(SessionKey, u8),
     /// A connect takes too long.
@@ -212,6 +189,8 @@ enum Timer {
     Rest(ListenerKey),
     /// A listener's datagrams are to have a session again.
     Reseat(SocketKey),
+    /// A resident is to be there again.
+    Reside(usize),
     Drain,
     /// Connections could not be read for want of blocks some time ago.
     Crowd,
@@ -233,6 +212,19 @@ enum Pending {
     Socket(SessionKey, SocketKey, News),
     Mail(SessionKey, Handle, Mail),
     Returned(SessionKey, Handle, Mail),
+    /// A session begins by itself.
+    Opened(SessionKey),
+    /// A connection leaves its session for another.
+    Hand(ConnKey, Handoff),
+    /// A connection comes from another core.
+    Freight(SessionKey, Handle, Mail, Box<Freight>),
+}
+
+/// Who gives a connection to whom, and with what words.
+struct Handoff {
+    from: SessionKey,
+    to: Handle,
+    mail: Mail,
 }
 
 impl<N: Network> Worker<N> {
@@ -251,6 +243,7 @@ impl<N: Network> Worker<N> {
             names: Vec::new(),
             conns: Table::new(MOST_SOCKETS),
             sessions: Table::new(most + MOST_LISTENERS),
+            residents: Vec::new(),
             links: Table::new(most),
             exchange: Exchange::default(),
             wheel: Wheel::new(now),
@@ -325,7 +318,7 @@ impl<N: Network> Worker<N> {
 
     /// How many of them somebody's connection has begun.
     fn visits(&self) -> usize {
-        self.sessions.len() - self.exchange.seated
+        self.sessions.len() - self.exchange.seated - self.residing()
     }
 
     /// What it holds for sessions; nothing when there is none.
@@ -388,6 +381,7 @@ impl<N: Network> Worker<N> {
                 Timer::Part(session) => self.part(session),
                 Timer::Rest(key) => self.rested(key),
                 Timer::Reseat(key) => self.reseat(key),
+                Timer::Reside(at) => self.reside_again(at),
                 Timer::Drain => self.drain_over = true,
                 Timer::Crowd => self.relieve(),
                 Timer::Spare => self.drop_spare(),

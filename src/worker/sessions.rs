@@ -1,17 +1,20 @@
 //! The worker's side of sessions: calling them, performing what they ask, ending them.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::datagrams::Exchange;
+use super::slot::Slot;
 use super::sockets::TX_LOW;
-use super::{Pending, Slot, Timer, Worker};
+use super::{Handoff, Pending, Timer, Worker};
 use crate::buffer::{Pool, Ring};
 use crate::control::{Command, Reply, Request};
 use crate::net::{Conn, ConnKey, ConnMark, Network, Quota, SocketKey, Stream, Train};
-use crate::reactor::{Handle, SessionKey, Table, TimerKey};
-use crate::session::{Action, Cause, Close, Cx, Event, Outlets};
+use crate::reactor::{Handle, SessionKey, SessionMark, Table, TimerKey};
+use crate::session::{Action, Cause, Close, Cx, Event, Outlets, Session};
 use crate::stats::{Counters, Metric};
 
 /// What a session reaches while it is called: the rings and what leaves by datagram sockets, nothing
@@ -23,6 +26,12 @@ struct Wires<'a, S, D> {
     exchange: &'a mut Exchange<D>,
     quota: &'a Arc<Quota>,
     counters: &'a Counters,
+    sessions: &'a mut Table<Slot, SessionMark>,
+    pending: &'a mut VecDeque<Pending>,
+    /// Who is being called.
+    caller: Handle,
+    now: Instant,
+    unix_time: &'a dyn Fn() -> Duration,
 }
 
 impl<S, D> Wires<'_, S, D> {
@@ -98,6 +107,24 @@ impl<S: Stream, D> Outlets for Wires<'_, S, D> {
     fn count(&mut self, metric: Metric, count: u64) {
         self.counters.add(metric, count);
     }
+
+    fn unix_time(&self) -> Duration {
+        (self.unix_time)()
+    }
+
+    fn spawn(&mut self, session: Box<dyn Session>) -> Option<Handle> {
+        let listener = self.sessions.get(self.caller.session)?.listener;
+        let Some(place) = self.quota.enter() else {
+            self.counters.add(Metric::Shed, 1);
+            return None;
+        };
+        let mut slot = Slot::new(session, listener, self.now);
+        slot.place = Some(place);
+        let session = self.sessions.insert(slot).ok()?;
+        self.pending.push_back(Pending::Opened(session));
+        let core = self.caller.core;
+        Some(Handle { core, session })
+    }
 }
 
 impl<N: Network> Worker<N> {
@@ -144,6 +171,7 @@ impl<N: Network> Worker<N> {
         code: impl FnOnce(&mut Cx<'_>) -> T,
     ) -> Option<T> {
         let handle = self.handle(key);
+        let network = &self.network;
         let mut wires = Wires {
             conns: &mut self.conns,
             pool: &mut self.pool,
@@ -151,6 +179,11 @@ impl<N: Network> Worker<N> {
             exchange: &mut self.exchange,
             quota: &self.setup.quota,
             counters: &self.setup.counters,
+            sessions: &mut self.sessions,
+            pending: &mut self.pending,
+            caller: handle,
+            now: self.now,
+            unix_time: &|| network.unix_time(),
         };
         let random = &mut self.random;
         let mut cx = Cx::new(self.now, handle, actions, &mut wires, random);
@@ -170,7 +203,7 @@ impl<N: Network> Worker<N> {
     fn perform(&mut self, session: SessionKey, action: Action) {
         match action {
             Action::Connect { to, within, tag } => self.dial(session, to, within, tag),
-            Action::Relay(a, b) => self.link(session, a, b),
+            Action::Relay(a, b, silence) => self.link(session, a, b, silence),
             Action::Finish(conn) => self.finish(conn),
             Action::Resume(conn) => {
                 self.offer_later(conn);
@@ -184,6 +217,14 @@ impl<N: Network> Worker<N> {
             Action::Disarm(tag) => self.replace_timer(session, tag, None),
             Action::Ask(ticket, command) => self.ask(session, ticket, command),
             Action::Post(to, mail) => self.post(session, to, mail),
+            Action::Hand(conn, to, mail) => self.hand(
+                conn,
+                Handoff {
+                    from: session,
+                    to,
+                    mail,
+                },
+            ),
             Action::AwaitRoom { conn, of, until } => self.await_room(conn, of, until),
             Action::Pause(conn) => self.pause(conn),
             Action::LowMark(conn, bytes) => {
@@ -207,7 +248,7 @@ impl<N: Network> Worker<N> {
                 }
             }
             Action::Close(conn) => self.close(session, conn),
-            Action::Listen(at, tag) => self.open_listener(session, at, tag),
+            Action::Listen(at, tag, sharing) => self.open_listener(session, at, tag, sharing),
             Action::Unlisten(listener) => self.close_listener(session, listener),
             Action::Bind(socket, at) => self.bind_socket(session, socket, at),
             Action::Associate(socket, to) => self.associate_socket(session, socket, to),
@@ -299,6 +340,11 @@ impl<N: Network> Worker<N> {
             Pending::Returned(session, to, mail) => {
                 self.deliver(session, Event::Returned { to, mail });
             }
+            Pending::Opened(session) => self.deliver(session, Event::Opened),
+            Pending::Hand(conn, handoff) => self.carry(conn, handoff),
+            Pending::Freight(session, from, mail, freight) => {
+                self.unload(session, from, mail, *freight);
+            }
         }
     }
 
@@ -356,6 +402,9 @@ impl<N: Network> Worker<N> {
         }
         if slot.leases {
             self.part(self.handle(key));
+        }
+        if slot.resides {
+            self.miss_resident(key);
         }
         drop(slot);
         self.wake_listeners();

@@ -3,11 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::held::Held;
 use super::{Pending, Slot, Timer, Worker};
-use crate::net::{Conn, ConnKey, FIRST_REST, Listener, ListenerKey, Network, Place, Ready, Stream};
+use crate::net::{
+    Conn, ConnKey, FIRST_REST, Listener, ListenerKey, Network, Place, Ready, Sharing, Stream,
+};
 use crate::reactor::SessionKey;
-use crate::session::{Cause, Close, Event, Listen, TIMERS};
+use crate::session::{Cause, Close, Event, Listen};
 use crate::stats::Metric;
 
 use super::{TURN_ACCEPTS, TURN_BYTES};
@@ -99,18 +100,9 @@ impl<N: Network> Worker<N> {
         let Some(seat) = self.setup.seats.get_mut(from.service) else {
             return;
         };
-        let slot = Slot {
-            session: Some(seat.accept(from.number)),
-            listener: from.name,
-            conns: Held::default(),
-            own: None,
-            timers: [None; TIMERS],
-            peer,
-            opened: self.now,
-            moved: [0; 2],
-            leases: false,
-            place: Some(place),
-        };
+        let mut slot = Slot::new(seat.accept(from.number), from.name, self.now);
+        slot.peer = Some(peer);
+        slot.place = Some(place);
         let Ok(session) = self.sessions.insert(slot) else {
             self.setup.counters.add(Metric::Shed, 1);
             return;
@@ -157,8 +149,14 @@ impl<N: Network> Worker<N> {
     }
 
     /// Opens a listener of a session's own.
-    pub(super) fn open_listener(&mut self, session: SessionKey, at: SocketAddr, tag: u32) {
-        let opened = self.network.listen(at);
+    pub(super) fn open_listener(
+        &mut self,
+        session: SessionKey,
+        at: SocketAddr,
+        tag: u32,
+        sharing: Sharing,
+    ) {
+        let opened = self.network.listen(at, sharing);
         let opened = opened.and_then(|(socket, _)| self.adopt_listener(session, socket));
         self.pending.push_back(match opened {
             Ok(key) => Pending::Listening(session, tag, key),
@@ -213,7 +211,11 @@ impl<N: Network> Worker<N> {
     }
 
     /// Puts a connection under watch and among those of its session.
-    fn adopt(&mut self, session: SessionKey, mut conn: Conn<N::Stream>) -> io::Result<ConnKey> {
+    pub(super) fn adopt(
+        &mut self,
+        session: SessionKey,
+        mut conn: Conn<N::Stream>,
+    ) -> io::Result<ConnKey> {
         conn.owner = Some(session);
         let full = |_| io::Error::from(io::ErrorKind::OutOfMemory);
         let key = self.conns.insert(conn).map_err(full)?;
@@ -441,6 +443,9 @@ impl<N: Network> Worker<N> {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
+        if conn.parting {
+            return;
+        }
         let Some(owner) = conn.owner else {
             // Its session has ended; only its last bytes leave, then it waits for the peer's end.
             conn.rx.clear(&mut self.pool);
@@ -504,6 +509,7 @@ impl<N: Network> Worker<N> {
                 conn.tell_drained = false;
                 self.deliver(owner, Event::Drained { conn: key });
             }
+            None if conn.parting => {}
             None if conn.tx.is_empty() && (conn.ended || !conn.can_read) => self.discard(key),
             _ => {}
         }

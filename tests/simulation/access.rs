@@ -34,6 +34,7 @@ fn house(seed: u64, to: &[(&str, u16)]) -> House {
             names,
             limits,
             addresses: Vec::new(),
+            own: [].into(),
         };
         config.service(&ground).seat(0)
     })

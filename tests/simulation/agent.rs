@@ -51,6 +51,7 @@ pub fn house(seed: u64, shape: Shape, routes: Vec<Route>) -> House {
             names,
             limits,
             addresses: Vec::new(),
+            own: [].into(),
         };
         config.service(&ground).seat(0)
     })

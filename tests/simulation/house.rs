@@ -152,7 +152,9 @@ impl House {
     /// Time passes, at most up to the engine's next deadline: nothing may come late by itself.
     pub fn pass(&mut self, most: Duration) {
         let rest = self.worker.rest().unwrap_or(most);
-        self.now += rest.min(most).max(Duration::from_millis(1));
+        let step = rest.min(most).max(Duration::from_millis(1));
+        self.now += step;
+        self.world.borrow_mut().unix_time += step;
         self.turn();
     }
 

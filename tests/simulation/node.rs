@@ -101,6 +101,7 @@ fn house(seed: u64, shape: Shape, change: impl FnOnce(&mut Config)) -> House {
             names,
             limits,
             addresses: config.listen.repeat(2),
+            own: [].into(),
         };
         config.service(&ground).seat(0)
     });

@@ -70,6 +70,7 @@ impl Row {
                 let socket = world::listen(&world, listen.address).unwrap();
                 worker.listen(socket, listen.clone(), 0, number).unwrap();
             }
+            worker.reside();
             Core {
                 world,
                 worker,
@@ -127,7 +128,11 @@ impl Row {
     pub fn pass(&mut self, most: Duration) {
         let rests = self.cores.iter().filter_map(|core| core.worker.rest());
         let rest = rests.min().unwrap_or(most);
-        self.now += rest.min(most).max(Duration::from_millis(1));
+        let step = rest.min(most).max(Duration::from_millis(1));
+        self.now += step;
+        for core in &self.cores {
+            core.world.borrow_mut().unix_time += step;
+        }
         for core in 0..self.cores.len() {
             self.turn(core);
         }

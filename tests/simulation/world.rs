@@ -10,13 +10,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 pub mod datagrams;
 mod stream;
 
 use self::datagrams::{Air, SimSocket};
 pub use self::stream::{SimPipe, SimStream};
-use towpath::net::{ConnKey, ListenerKey, Network, Ready, SocketKey, Watched};
+use towpath::net::{ConnKey, ListenerKey, Network, Parcel, Ready, Sharing, SocketKey, Watched};
 
 pub use super::random::Random;
 
@@ -132,6 +133,8 @@ pub struct World {
     pub pipe_calls: usize,
     /// Where datagrams fly.
     pub air: Air,
+    /// What the wall clock says, since the Unix epoch.
+    pub unix_time: Duration,
 }
 
 pub type Shared = Rc<RefCell<World>>;
@@ -173,6 +176,7 @@ impl World {
             spliced: 0,
             pipe_calls: 0,
             air: Air::default(),
+            unix_time: Duration::from_secs(1_700_000_000),
         }))
     }
 
@@ -401,8 +405,33 @@ impl Network for SimNetwork {
         Ok(())
     }
 
-    fn listen(&mut self, at: SocketAddr) -> io::Result<(SimListener, SocketAddr)> {
+    fn listen(&mut self, at: SocketAddr, _: Sharing) -> io::Result<(SimListener, SocketAddr)> {
         Ok((listen(&self.0, at)?, at))
+    }
+
+    /// The socket itself goes to the other world; a closed one stays in its place.
+    fn release(&mut self, stream: SimStream) -> Parcel {
+        let mut world = self.0.borrow_mut();
+        let left = Socket::new(world.sockets[stream.id].peer, false, 0);
+        let mut socket = std::mem::replace(&mut world.sockets[stream.id], left);
+        socket.key = None;
+        Parcel::new(socket)
+    }
+
+    fn unpack(&mut self, parcel: Parcel) -> Option<SimStream> {
+        let mut socket: Socket = parcel.open()?;
+        // What it holds when it comes under watch is its first news.
+        socket.readable = true;
+        socket.writable = true;
+        let mut world = self.0.borrow_mut();
+        world.sockets.push(socket);
+        let id = world.sockets.len() - 1;
+        drop(world);
+        Some(self.stream(id))
+    }
+
+    fn unix_time(&self) -> Duration {
+        self.0.borrow().unix_time
     }
 
     fn watch_listener(&mut self, of: &mut SimListener, key: ListenerKey) -> io::Result<()> {

@@ -49,6 +49,7 @@ impl Town {
             names: resolver.names(),
             limits: Core::read(&mut Settings::new(&[KEYS])).limits,
             addresses: Vec::new(),
+            own: [].into(),
         };
         let service = config.service(&ground);
         let seats = (0..cores).map(|core| service.seat(core as u8)).collect();

@@ -1,0 +1,58 @@
+//! One session's place in the table: the session, and what the engine keeps for it.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::held::Held;
+use crate::net::{ListenerKey, Place, SocketKey};
+use crate::reactor::TimerKey;
+use crate::session::{Session, TIMERS};
+
+/// One session's place in the table.
+pub(super) struct Slot {
+    /// Taken out while it is being called.
+    pub(super) session: Option<Box<dyn Session>>,
+    /// Which of the worker's names is that of the listener that it came in by.
+    pub(super) listener: u16,
+    /// It has asked for a lease, so the control thread must hear of its end.
+    pub(super) leases: bool,
+    /// It is one of the worker's residents.
+    pub(super) resides: bool,
+    pub(super) conns: Held,
+    /// What nearly no session has.
+    pub(super) own: Option<Box<Own>>,
+    pub(super) timers: [Option<TimerKey>; TIMERS],
+    /// Who came; nobody to a session that began by itself.
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) opened: Instant,
+    pub(super) moved: [u64; 2],
+    /// Goes on to a connection that outlives the session.
+    pub(super) place: Option<Place>,
+}
+
+impl Slot {
+    /// A place for a session that has done nothing yet.
+    pub(super) fn new(session: Box<dyn Session>, listener: u16, opened: Instant) -> Self {
+        Self {
+            session: Some(session),
+            listener,
+            leases: false,
+            resides: false,
+            conns: Held::default(),
+            own: None,
+            timers: [None; TIMERS],
+            peer: None,
+            opened,
+            moved: [0; 2],
+            place: None,
+        }
+    }
+}
+
+/// What a session has opened for itself besides connections. A listener's datagram socket is among
+/// those of its session.
+#[derive(Default)]
+pub(super) struct Own {
+    pub(super) listeners: Vec<ListenerKey>,
+    pub(super) sockets: Vec<SocketKey>,
+}
