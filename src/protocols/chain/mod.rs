@@ -29,6 +29,7 @@
 
 pub mod config;
 mod session;
+pub mod wire;
 
 use std::rc::Rc;
 use std::sync::Arc;
