@@ -1,7 +1,7 @@
 //! Where a chain leads next: a socket address, or a name that the hop which dials it looks up.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// Whom to dial.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -37,23 +37,5 @@ impl fmt::Display for Address {
     }
 }
 
-/// A host as a peer wrote it: an IP address in text is one, and what could be no name in a log line
-/// or in another program's message is none.
-pub(super) fn host(text: &[u8], port: u16) -> Option<Address> {
-    let is_plain = |byte: &u8| byte.is_ascii_graphic() && !br#"/@[]"\"#.contains(byte);
-    if !(1..=LONGEST_HOST).contains(&text.len()) || !text.iter().all(is_plain) {
-        return None;
-    }
-    let text = std::str::from_utf8(text).ok()?;
-    match text.parse::<IpAddr>() {
-        Ok(ip) => Some(Address::Socket(SocketAddr::new(ip, port))),
-        Err(_) if text.contains(':') => None,
-        Err(_) => Some(Address::Name {
-            host: text.into(),
-            port,
-        }),
-    }
-}
-
-/// A length has one byte wherever a host is written.
-const LONGEST_HOST: usize = 255;
+/// The longest host, in bytes.
+pub const MAX_HOST: usize = 255;

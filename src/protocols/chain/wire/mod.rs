@@ -4,11 +4,13 @@
 //! nothing but what the bytes say.
 
 mod address;
-mod failure;
+mod asked;
+mod header;
 pub mod http;
 mod key;
 pub mod socks5;
 
-pub use address::Address;
-pub use failure::Failure;
+pub use address::{Address, MAX_HOST};
+pub use asked::Login;
+pub use header::Code;
 pub use key::{Key, KeyError};
