@@ -80,18 +80,26 @@
 //! Its tag covers `towpath chain 1 payload`, the byte for the direction and, from the client, the nonce of
 //! the last hop's request, to the client, the nonce of the last hop's response in the same datagram.
 //!
+//! # Access
+//!
+//! What the clients of access listeners speak is told in [`socks5`] and [`http`].
+//!
 //! # Answers to datagrams
 //!
 //! A datagram does not say which request it answers; [`binding`] has the rule that both sides keep.
 
 mod address;
+mod asked;
 pub mod binding;
 mod header;
+pub mod http;
 mod key;
 mod record;
 mod sealed;
+pub mod socks5;
 
 pub use address::{Address, AddressError, MAX_HOST};
+pub use asked::Login;
 pub use header::{Code, Flags, Request, Response};
 pub use key::{KEY, Key, KeyError};
 pub use record::{
