@@ -333,7 +333,13 @@ fn a_switch_of_the_file_can_be_turned_off() {
 
 #[test]
 fn a_server_without_any_role_is_a_mistake() {
-    let off = ["agent", "node", "gateway-clients", "gateway-servers"];
+    let off = [
+        "agent",
+        "chain",
+        "node",
+        "gateway-clients",
+        "gateway-servers",
+    ];
     let flags: Vec<String> = off.iter().map(|role| format!("--{role}=off")).collect();
     let words: Vec<&str> = ["check"]
         .into_iter()
@@ -354,6 +360,7 @@ fn a_server_without_any_role_is_a_mistake() {
     };
     let names = [
         "TOWPATH_AGENT",
+        "TOWPATH_CHAIN",
         "TOWPATH_NODE",
         "TOWPATH_GATEWAY_CLIENTS",
         "TOWPATH_GATEWAY_SERVERS",

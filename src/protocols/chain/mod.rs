@@ -3,8 +3,9 @@
 //! # What the document says
 //!
 //! An access server is an access point for processes that know nothing of the proxy protocol; the
-//! chain behind it is defined beforehand. A chain of no hops leads straight to the destination, and
-//! that is the only kind there is so far: `[[chain.access]]` with `via = []`.
+//! chain behind it is defined beforehand. A proxy server is one hop of such a chain. The configuration
+//! has both; served are so far the access listeners for plain TCP whose chain has no hops and leads
+//! straight to the destination. Whoever comes to another is turned away.
 //!
 //! # Decisions
 //!
