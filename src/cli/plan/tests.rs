@@ -177,7 +177,9 @@ fn a_key_that_each_role_has_for_itself_sends_nobody_to_another_role() {
     refuses(
         "[gateway]\nlisten = ':7500'\n[chian]\n",
         &[
-            "t.toml:2:1: error: unknown key `listen`; the nearest known one is `clients`",
+            "t.toml:2:1: error: unknown key `listen`; known here: `clients`, `servers`, `dialect`, \
+             `server_dialect`, `auth_key`, `max_packet`, `max_conns_per_client`, `client_idle_timeout`, \
+             `server_idle_timeout`, `slow_receiver_timeout`, `max_queue_memory`",
             "t.toml:3:2: error: unknown table `chian`; the nearest known name is `chain`",
         ],
     );
