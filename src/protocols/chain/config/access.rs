@@ -140,7 +140,7 @@ impl Fields {
             max_flows,
         ] = settings.fields(item, NAMES, EXAMPLE)?;
         let protocol = match protocol {
-            Some(item) => settings.choice_of(&item, "protocol", &PROTOCOLS),
+            Some(item) => settings.choice_of(&item, "protocol", &SPOKEN),
             None => Some("tcp"),
         };
         let at = name.as_ref().map_or(item.at, |name| name.at);
@@ -425,7 +425,7 @@ const NAMES: [&str; 12] = [
 
 const LONGEST_NAME: usize = 64;
 
-const PROTOCOLS: Kind = Kind::Choice(&["tcp", "udp", "socks5", "http"]);
+const SPOKEN: Kind = Kind::Choice(&["tcp", "udp", "socks5", "http"]);
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 
