@@ -27,7 +27,10 @@
 //!                └─ nobody reached, client lost ──> end
 //! ```
 
+pub mod client;
 pub mod config;
+pub mod nonces;
+pub mod replay;
 mod session;
 pub mod wire;
 
