@@ -28,8 +28,11 @@
 //!                └─ nobody reached, client lost ──> end
 //! ```
 
+pub mod client;
 pub mod config;
+pub mod nonces;
 pub mod policy;
+pub mod replay;
 mod session;
 pub mod users;
 pub mod wire;
