@@ -62,6 +62,7 @@
 //!   `drain_timeout`; flows of datagrams end at once.
 
 mod access;
+pub mod client;
 pub mod config;
 mod hop;
 pub mod nonces;
