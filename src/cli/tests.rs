@@ -459,6 +459,19 @@ fn a_chain_is_checked_before_anything_is_dialled() {
         ])
         .is_ok()
     );
+    assert!(
+        parse(&[
+            "chain",
+            "test",
+            "a:1",
+            "--via",
+            "b",
+            "--key-file",
+            "f",
+            "--json"
+        ])
+        .is_ok()
+    );
     refuses(
         &["chain", "test", "a:1", "--udp"],
         "towpath chain test: unknown flag --udp (see towpath chain test --help)",
