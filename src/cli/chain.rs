@@ -22,7 +22,7 @@ pub(super) use trial::Trial;
 use super::exit::{FAILED, Failure};
 use super::flags::{Command, Environment, Flag, Group, HELP, LOG, Line, Usage, Values};
 use super::{Invocation, logging, pump};
-use crate::chain::{Address, Error, Hop, Options, PORT, Stream};
+use crate::chain::{Address, Error, Hop, Options, PORT, PUBLIC_KEY, Stream};
 use crate::config::{address, duration, plain};
 
 /// What the command is to do.
@@ -128,13 +128,17 @@ impl Way {
             .flat_map(|list| list.split(','))
             .map(|hop| hop.trim().to_owned())
             .collect();
+        let mut is_here = true;
         for hop in &via {
             let checked = Address::parse_or(hop, PORT);
-            checked.map_err(|error| told("--via", hop, error))?;
+            let address = checked.map_err(|error| told("--via", hop, error))?;
+            is_here &= address.is_loopback();
         }
         let key_files = values.given("key-file").unwrap_or_default();
         match (via.len(), key_files.len()) {
             (0, 0) => {}
+            // A hop without a key can be had there alone, and a hop with one says nothing to us.
+            (_, 0) if is_here => {}
             (_, 0) => {
                 let message =
                     "--key-file FILE is missing; write it once for each hop, or once for all";
@@ -166,7 +170,10 @@ impl Way {
     fn build(&self, command: &str) -> Result<Chain, Failure> {
         let read = |flag: &'static str| move |file: &String| keys::read(command, flag, file);
         let keys = self.key_files.iter().map(read("--key-file"));
-        let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
+        let mut keys: Vec<_> = keys.collect::<Result<_, _>>()?;
+        if keys.is_empty() {
+            keys.push(PUBLIC_KEY);
+        }
         // One for each hop, or the only one for all.
         let hops = self.via.iter().zip(keys.iter().cycle());
         let payload_key = self.payload_key_file.as_ref();
@@ -263,7 +270,7 @@ fn command() -> Command {
     ];
     Command {
         name: "chain",
-        usage: "DESTINATION --via HOP[,HOP...] --key-file FILE [FLAGS]",
+        usage: "DESTINATION --via HOP[,HOP...] [--key-file FILE...] [FLAGS]",
         about: "Reaches a destination through proxy servers of your choice, one behind the other. \
                 Without --via it is dialled directly.",
         groups: vec![Group {
@@ -286,7 +293,8 @@ fn via() -> Flag {
 }
 
 fn key_file() -> Flag {
-    let help = "file with a hop's key; once for each hop in their order, or once for all of them";
+    let help = "file with a hop's key; once for each hop in their order, or once for all of them; may be \
+                left out where all hops are on loopback and have no key";
     let mut flag = Flag::value("key-file", "FILE", help);
     flag.repeats = true;
     flag

@@ -42,6 +42,7 @@ pub use self::error::{Error, Place, Reason};
 pub use self::socket::{Datagram, Socket};
 pub use self::stream::{ReadHalf, Stream, WriteHalf};
 pub use self::trial::{Report, Step, probe, test};
+pub use super::config::PUBLIC_KEY;
 pub use super::nonces::random_key;
 pub use super::wire::{Address, AddressError, Code, Key, KeyError};
 

@@ -77,6 +77,14 @@ impl Address {
         Ok(Self::Name { host, port })
     }
 
+    /// True for this host itself as an address, or as `localhost`.
+    pub fn is_loopback(&self) -> bool {
+        match self {
+            Self::Socket(address) => address.ip().to_canonical().is_loopback(),
+            Self::Name { host, .. } => host.eq_ignore_ascii_case("localhost"),
+        }
+    }
+
     /// The port.
     pub const fn port(&self) -> u16 {
         match self {
