@@ -12,7 +12,10 @@
 mod boot;
 mod listeners;
 mod part;
+mod passed;
 mod signals;
+mod supervisor;
+mod watchdog;
 
 use std::fmt;
 use std::io;

@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
+use super::supervisor::Supervisor;
 use crate::reactor::Bell;
 use crate::worker::Phase;
 
@@ -49,7 +50,7 @@ pub struct Watch {
 impl Watch {
     /// SIGTERM and SIGINT drain, the second of them stops; SIGHUP is taken, so that a closed
     /// terminal does not end the server.
-    pub fn start(stopper: Stopper) -> io::Result<Self> {
+    pub(super) fn start(stopper: Stopper, supervisor: Arc<Supervisor>) -> io::Result<Self> {
         // A file-size limit must fail a write, not end the process.
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, libc::SIGXFSZ])?;
         let handle = signals.handle();
@@ -66,6 +67,7 @@ impl Watch {
                         log::info!("draining: no new connections; a second signal stops at once");
                         draining = true;
                         stopper.drain();
+                        supervisor.stopping();
                     }
                     _ => {}
                 }

@@ -31,5 +31,6 @@ mod signals;
 mod starts;
 mod store;
 mod stream;
+mod supervised;
 mod vectors;
 mod wait;
