@@ -7,15 +7,18 @@
 //!                +-- usage error: stderr, 2             +-- the others: blocking clients
 //! ```
 //!
-//! One file for each command; `flags` and `help` know what every command line has in common. This
+//! One file for each command; `commands` lists them all, `flags` and `help` know what every command
+//! line has in common. This
 //! room owns stdout and stderr: no other room prints. Only `main` calls it.
 
 mod agent;
 mod backoff;
 mod check;
+mod commands;
 mod exit;
 mod flags;
 mod gateway;
+mod generate;
 mod help;
 mod logging;
 mod node;
@@ -69,7 +72,7 @@ impl Invocation {
             return Err(wrong("no command given".to_owned()));
         };
         match first.to_str() {
-            Some("--help" | "-h") => Ok(Invocation::Print(overview())),
+            Some("--help" | "-h") => Ok(Invocation::Print(commands::overview())),
             Some("--version" | "-V") => Ok(Invocation::Print(VERSION.to_owned())),
             Some("serve") => Ok(match plan::ask(&serve::command(), rest, environment)? {
                 plan::Asked::Help(text) => Invocation::Print(text),
@@ -83,7 +86,8 @@ impl Invocation {
             Some("route") => route::parse(rest, environment),
             Some("gateway") => gateway::parse(rest, environment),
             Some("node") => node::parse(rest, environment),
-            _ => Err(wrong(unknown("command", first, &NAMES))),
+            Some("gen") => generate::parse(rest, environment),
+            _ => Err(wrong(unknown("command", first, &commands::names()))),
         }
     }
 
@@ -120,79 +124,7 @@ fn wrong(message: String) -> Usage {
     }
 }
 
-fn overview() -> String {
-    let mut text = String::from(
-        "A relay server for Linux, and its clients.\n\nUsage:\n  towpath COMMAND [ARGUMENTS] [FLAGS]\n",
-    );
-    for (title, rows) in OVERVIEW {
-        text.push_str(&format!("\n{title}:\n"));
-        for (left, right) in *rows {
-            help::row(&mut text, &format!("  {left}"), right);
-        }
-    }
-    text
-}
-
-/// Every command and flag of the program itself, for the hints.
-const NAMES: [&str; 8] = [
-    "serve",
-    "check",
-    "agent",
-    "route",
-    "gateway",
-    "node",
-    "--help",
-    "--version",
-];
-
 const VERSION: &str = concat!("towpath ", env!("CARGO_PKG_VERSION"), "\n");
-
-const OVERVIEW: &[(&str, &[(&str, &str)])] = &[
-    (
-        "Server",
-        &[
-            ("serve", "run every role that has an address to listen on"),
-            (
-                "check",
-                "say what serve would do, or every mistake in its configuration",
-            ),
-        ],
-    ),
-    (
-        "Clients",
-        &[
-            (
-                "agent update ID SECTION [FILE]",
-                "store a value, from FILE or stdin",
-            ),
-            ("agent query ID SECTION", "print a value"),
-            (
-                "route FIELD --service NAME",
-                "reach a host behind the server, by a local port or stdin and stdout",
-            ),
-            (
-                "gateway echo --id N",
-                "be a server of a gateway that sends every message back",
-            ),
-            (
-                "gateway dial SERVER_ID",
-                "exchange messages with a server of a gateway, by stdin and stdout",
-            ),
-            (
-                "node [--forward ADDR]",
-                "get a public address and print what peers send there",
-            ),
-            ("node send PUBLIC_ADDR", "send lines to a node"),
-        ],
-    ),
-    (
-        "Flags",
-        &[
-            ("-h, --help", "print this text; behind a command, its own"),
-            ("-V, --version", "print the version"),
-        ],
-    ),
-];
 
 #[cfg(test)]
 mod tests;

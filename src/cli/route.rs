@@ -253,7 +253,8 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread.stack_size(STACK).spawn(body).map(drop)
 }
 
-fn command() -> Command {
+/// The command's face.
+pub(super) fn command() -> Command {
     let flags = vec![
         Flag::value(
             "service",

@@ -36,6 +36,9 @@ const HELPS: &[&[&str]] = &[
     &["gateway", "dial", "--help"],
     &["node", "--help"],
     &["node", "send", "--help"],
+    &["gen", "--help"],
+    &["gen", "completions", "--help"],
+    &["gen", "man", "--help"],
 ];
 
 #[test]
@@ -122,7 +125,7 @@ fn wrong_command_lines_are_told_what_would_be_right() {
         ),
         (
             &["start"],
-            "towpath: unknown command start; known: serve, check, agent, route, gateway, node, --help, --version (see towpath --help)",
+            "towpath: unknown command start; known: serve, check, agent, route, gateway, node, gen, --help, --version (see towpath --help)",
         ),
     ] {
         refuses(line, want);
@@ -282,6 +285,34 @@ fn wrong_command_lines_of_node_are_told_what_would_be_right() {
 }
 
 #[test]
+fn what_is_to_be_generated_is_named() {
+    for (line, want) in [
+        (
+            &["gen"][..],
+            "gen: completions or man? write one of them (see towpath gen --help)",
+        ),
+        (
+            &["gen", "men"],
+            "gen: unknown command men; the nearest is man (see towpath gen --help)",
+        ),
+        (
+            &["gen", "completions"],
+            "gen completions: takes one of bash|zsh|fish, but got 0 words (see towpath gen completions --help)",
+        ),
+        (
+            &["gen", "completions", "tcsh"],
+            "gen completions: tcsh is no shell of these: bash|zsh|fish (see towpath gen completions --help)",
+        ),
+        (
+            &["gen", "man", "1"],
+            "gen man: takes no argument, but got 1 (see towpath gen man --help)",
+        ),
+    ] {
+        refuses(line, &format!("towpath {want}"));
+    }
+}
+
+#[test]
 fn the_flags_of_serve_reach_the_plan() {
     let line = [
         "serve",
@@ -402,8 +433,9 @@ fn a_server_of_the_environment_is_checked_as_its_flag_is() {
 
 #[test]
 fn every_command_that_takes_a_token_tells_what_for() {
-    // A gateway and a node show a key, not a token.
-    let takes_one = |line: &&&[&str]| line.len() > 1 && !["gateway", "node"].contains(&line[0]);
+    // A gateway and a node show a key, not a token, and what is generated needs none.
+    let takes_one =
+        |line: &&&[&str]| line.len() > 1 && !["gateway", "node", "gen"].contains(&line[0]);
     for line in HELPS.iter().filter(takes_one) {
         let text = prints(line);
         assert!(text.contains("TOWPATH_TOKEN"), "{line:?}");

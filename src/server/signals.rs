@@ -11,6 +11,19 @@ use super::supervisor::Supervisor;
 use crate::reactor::Bell;
 use crate::worker::Phase;
 
+/// The signals that a server acts on, and what each does.
+pub const SIGNALS: &[(&str, &str)] = &[
+    (
+        "SIGTERM, SIGINT",
+        "Takes no new connections, finishes what is open for drain_timeout at most, and ends with 0. \
+         A second one ends it at once.",
+    ),
+    (
+        "SIGHUP",
+        "Is noted in the log; the configuration is read at the start only.",
+    ),
+];
+
 /// Ends the workers' service: tells the phase, then rings every bell.
 #[derive(Clone)]
 pub struct Stopper {

@@ -20,6 +20,7 @@ mod crash;
 mod damage;
 mod gateway;
 mod hostile;
+mod installed;
 mod limits;
 mod load;
 mod node;
