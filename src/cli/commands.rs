@@ -2,7 +2,7 @@
 //! list, and the table of the command that each row names.
 
 use super::flags::{Command, Flag, HELP};
-use super::{agent, check, gateway, generate, help, node, route, serve};
+use super::{agent, chain, check, gateway, generate, help, node, route, serve};
 
 /// A command's row.
 pub(super) struct Row {
@@ -58,11 +58,23 @@ pub(super) const COMMANDS: &[(&str, &[Row])] = &[
                 face: node::send_command,
                 summary: "send lines to a node",
             },
+            Row {
+                face: chain::command,
+                summary: "reach a destination through proxy servers, by a local port or stdin and stdout",
+            },
+            Row {
+                face: chain::test_command,
+                summary: "try a chain, and say how far it reaches",
+            },
         ],
     ),
     (
-        "Installation",
+        "Setting up",
         &[
+            Row {
+                face: generate::secret_command,
+                summary: "print 32 random bytes in base64",
+            },
             Row {
                 face: generate::completions_command,
                 summary: "print what completes this command line in a shell",

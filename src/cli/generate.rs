@@ -1,5 +1,5 @@
-//! `towpath gen`: what an installation needs besides the program, made from the program's own
-//! tables.
+//! `towpath gen`: secrets to start with, and what an installation has besides the program, made from
+//! the program's own tables.
 
 mod bash;
 mod fish;
@@ -8,8 +8,10 @@ mod zsh;
 
 use std::ffi::OsString;
 
+use super::exit::{FAILED, Failure};
 use super::flags::{Command, Environment, Group, HELP, Line, Usage};
-use super::{Invocation, unknown};
+use super::{Invocation, output, unknown};
+use crate::chain::random_key;
 use crate::config::plain;
 
 /// Understands the words behind `gen`.
@@ -19,19 +21,46 @@ pub(super) fn parse(words: &[OsString], environment: Environment<'_>) -> Result<
         message,
     };
     let Some((first, rest)) = words.split_first() else {
-        let what = WHAT.join(" or ");
-        return Err(wrong(format!("{what}? write one of them")));
+        let what = WHAT.join(", ");
+        return Err(wrong(format!("write one of {what}")));
     };
     match first.to_str() {
         Some("--help" | "-h") => Ok(Invocation::Print(format!(
-            "{}\n{}",
+            "{}\n{}\n{}",
+            secret_command().help(),
             completions_command().help(),
             man_command().help()
         ))),
         Some("completions") => parse_completions(rest, environment),
         Some("man") => parse_man(rest, environment),
+        Some(word) if SECRETS.contains(&word) => parse_secret(words, environment),
         _ => Err(wrong(unknown("command", first, &WHAT))),
     }
+}
+
+fn parse_secret(words: &[OsString], environment: Environment<'_>) -> Result<Invocation, Usage> {
+    let command = secret_command();
+    let values = match command.parse(words, environment)? {
+        Line::Help(text) => return Ok(Invocation::Print(text)),
+        Line::Values(values) => values,
+    };
+    match values.arguments() {
+        [one, other, ..] => {
+            let (one, other) = (plain(one), plain(other));
+            let message = format!("makes one secret, but got {one} and {other}");
+            Err(command.wrong(message))
+        }
+        _ => Ok(Invocation::Generate),
+    }
+}
+
+/// Prints 32 random bytes. A key and a token are the same; what tells them apart is who reads them.
+pub(super) fn run() -> Result<(), Failure> {
+    let Some(key) = random_key() else {
+        let line = "towpath gen: the system gives no random bytes";
+        return Err(Failure::new(FAILED, line));
+    };
+    output::print(format!("{}\n", key.to_base64()).as_bytes())
 }
 
 fn parse_completions(
@@ -74,6 +103,18 @@ fn parse_man(words: &[OsString], environment: Environment<'_>) -> Result<Invocat
     }
 }
 
+/// The face of `gen key` and `gen token`.
+pub(super) fn secret_command() -> Command {
+    Command {
+        name: "gen",
+        usage: "key|token",
+        about: "Prints a new secret: 32 random bytes in base64. A key is what the hops of a chain and \
+                their clients share; a token is what a server wants to be shown.",
+        groups: flags(),
+        examples: &["(umask 077; towpath gen key > hop.key)"],
+    }
+}
+
 /// The face of `gen completions`.
 pub(super) fn completions_command() -> Command {
     Command {
@@ -107,6 +148,8 @@ fn flags() -> Vec<Group> {
     }]
 }
 
-const WHAT: [&str; 2] = ["completions", "man"];
+const WHAT: [&str; 4] = ["key", "token", "completions", "man"];
+
+const SECRETS: [&str; 2] = ["key", "token"];
 
 const SHELLS: &str = "bash|zsh|fish";

@@ -13,6 +13,7 @@
 
 mod agent;
 mod backoff;
+mod chain;
 mod check;
 mod commands;
 mod exit;
@@ -24,6 +25,7 @@ mod logging;
 mod node;
 mod output;
 mod plan;
+mod pump;
 mod route;
 mod serve;
 
@@ -64,6 +66,9 @@ enum Invocation {
     Dial(gateway::Dial),
     Node(node::Request),
     Send(node::Send),
+    Chain(chain::Request),
+    ChainTest(chain::Trial),
+    Generate,
 }
 
 impl Invocation {
@@ -86,6 +91,7 @@ impl Invocation {
             Some("route") => route::parse(rest, environment),
             Some("gateway") => gateway::parse(rest, environment),
             Some("node") => node::parse(rest, environment),
+            Some("chain") => chain::parse(rest, environment),
             Some("gen") => generate::parse(rest, environment),
             _ => Err(wrong(unknown("command", first, &commands::names()))),
         }
@@ -103,6 +109,9 @@ impl Invocation {
             Invocation::Dial(dial) => dial.run(),
             Invocation::Node(request) => node::run(&request),
             Invocation::Send(request) => node::send(&request),
+            Invocation::Chain(request) => chain::run(&request),
+            Invocation::ChainTest(trial) => trial.run(),
+            Invocation::Generate => generate::run(),
         }
     }
 }

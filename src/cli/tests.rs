@@ -36,6 +36,8 @@ const HELPS: &[&[&str]] = &[
     &["gateway", "dial", "--help"],
     &["node", "--help"],
     &["node", "send", "--help"],
+    &["chain", "--help"],
+    &["chain", "test", "--help"],
     &["gen", "--help"],
     &["gen", "completions", "--help"],
     &["gen", "man", "--help"],
@@ -125,7 +127,7 @@ fn wrong_command_lines_are_told_what_would_be_right() {
         ),
         (
             &["start"],
-            "towpath: unknown command start; known: serve, check, agent, route, gateway, node, gen, --help, --version (see towpath --help)",
+            "towpath: unknown command start; known: serve, check, agent, route, gateway, node, chain, gen, --help, --version (see towpath --help)",
         ),
     ] {
         refuses(line, want);
@@ -289,7 +291,15 @@ fn what_is_to_be_generated_is_named() {
     for (line, want) in [
         (
             &["gen"][..],
-            "gen: completions or man? write one of them (see towpath gen --help)",
+            "gen: write one of key, token, completions, man (see towpath gen --help)",
+        ),
+        (
+            &["gen", "keys"],
+            "gen: unknown command keys; the nearest is key (see towpath gen --help)",
+        ),
+        (
+            &["gen", "key", "token"],
+            "gen: makes one secret, but got key and token (see towpath gen --help)",
         ),
         (
             &["gen", "men"],
@@ -364,7 +374,13 @@ fn a_switch_of_the_file_can_be_turned_off() {
 
 #[test]
 fn a_server_without_any_role_is_a_mistake() {
-    let off = ["agent", "node", "gateway-clients", "gateway-servers"];
+    let off = [
+        "agent",
+        "chain",
+        "node",
+        "gateway-clients",
+        "gateway-servers",
+    ];
     let flags: Vec<String> = off.iter().map(|role| format!("--{role}=off")).collect();
     let words: Vec<&str> = ["check"]
         .into_iter()
@@ -385,6 +401,7 @@ fn a_server_without_any_role_is_a_mistake() {
     };
     let names = [
         "TOWPATH_AGENT",
+        "TOWPATH_CHAIN",
         "TOWPATH_NODE",
         "TOWPATH_GATEWAY_CLIENTS",
         "TOWPATH_GATEWAY_SERVERS",
@@ -420,6 +437,80 @@ fn flags_alone_are_a_usage_error() {
 }
 
 #[test]
+fn a_chain_is_checked_before_anything_is_dialled() {
+    for (line, want) in [
+        (&[][..], "takes one DESTINATION, but got 0 words"),
+        (
+            &["a"],
+            "DESTINATION: \"a\": it has no port; write HOST:PORT",
+        ),
+        (
+            &["a:1", "--via", "b,"],
+            "--via: \"\": it has no host; write HOST:PORT",
+        ),
+        (
+            &["a:1", "--via", "b:0"],
+            "--via: \"b:0\": its port is a number from 1 to 65535",
+        ),
+        (
+            &["a:1", "--via", "b,c"],
+            "--key-file FILE is missing; write it once for each hop, or once for all",
+        ),
+        (
+            &["a:1", "--key-file", "f"],
+            "--key-file is for hops; --via HOP names them",
+        ),
+        (
+            &[
+                "a:1",
+                "--via",
+                "b,c,d",
+                "--key-file",
+                "f",
+                "--key-file",
+                "g",
+            ],
+            "2 key files for 3 hops; write --key-file once for each hop, or once for all",
+        ),
+        (
+            &["a:1", "--payload-key-file", "f"],
+            "--payload-key-file is the last hop's; --via HOP names it",
+        ),
+        (
+            &["a:1", "--early", "--udp"],
+            "--early and --udp exclude each other: a datagram never waits for the hops",
+        ),
+        (
+            &["a:1", "--connect-timeout", "5"],
+            "--connect-timeout: \"5\" has no unit; write \"5s\" or \"5ms\"",
+        ),
+    ] {
+        let line: Vec<&str> = ["chain"].iter().chain(line).copied().collect();
+        refuses(
+            &line,
+            &format!("towpath chain: {want} (see towpath chain --help)"),
+        );
+    }
+    assert!(
+        parse(&[
+            "chain",
+            "a:1",
+            "--via",
+            "b,c",
+            "--via",
+            "[::1]",
+            "--key-file",
+            "f"
+        ])
+        .is_ok()
+    );
+    refuses(
+        &["chain", "test", "a:1", "--udp"],
+        "towpath chain test: unknown flag --udp (see towpath chain test --help)",
+    );
+}
+
+#[test]
 fn a_server_of_the_environment_is_checked_as_its_flag_is() {
     let words: Vec<OsString> = ["agent", "query", "a", "b"].map(OsString::from).into();
     let environment = |name: &str| (name == "TOWPATH_SERVER").then(|| OsString::from("::1"));
@@ -433,9 +524,9 @@ fn a_server_of_the_environment_is_checked_as_its_flag_is() {
 
 #[test]
 fn every_command_that_takes_a_token_tells_what_for() {
-    // A gateway and a node show a key, not a token, and what is generated needs none.
-    let takes_one =
-        |line: &&&[&str]| line.len() > 1 && !["gateway", "node", "gen"].contains(&line[0]);
+    // The others show a key, or nothing.
+    let others = ["gateway", "node", "chain", "gen"];
+    let takes_one = |line: &&&[&str]| line.len() > 1 && !others.contains(&line[0]);
     for line in HELPS.iter().filter(takes_one) {
         let text = prints(line);
         assert!(text.contains("TOWPATH_TOKEN"), "{line:?}");

@@ -26,6 +26,11 @@ fn place(text: &mut String, place: &Place) {
             let row = quoted(&format!("{word}:{about}"));
             text.push_str(&format!("                {row}\n"));
         }
+        // The first argument may be one of the command's own, too.
+        if let Wanted::Words(words) = &place.operand {
+            let words = words.iter().map(|word| format!("                {word}\n"));
+            text.extend(words);
+        }
         text.push_str("            )\n");
     }
     text.push_str("            specs=(\n");

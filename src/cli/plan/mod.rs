@@ -163,7 +163,7 @@ fn flags(table: &str) -> Vec<Flag> {
                     Kind::Choice(words) => words,
                     _ => &[],
                 },
-                repeats: matches!(key.kind, Kind::Addresses),
+                repeats: matches!(key.kind, Kind::Addresses | Kind::Texts),
                 in_environment: false,
                 default: match key.kind {
                     Kind::Switch => "",
