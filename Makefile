@@ -6,14 +6,21 @@ CONFIG ?= conf/towpath.toml
 SEEDS ?= 10000
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+MANDIR ?= $(PREFIX)/share/man/man1
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-BINARY := $(TARGET)/release/towpath
+BUILT := $(TARGET)/release/towpath
+# The program that is run and installed; one that is named is not built.
+BINARY ?= $(BUILT)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check bench doc fmt lint fuzz sim install clean
+.PHONY: help build run test check bench doc fmt lint fuzz sim install uninstall clean
 
 help: ## explain the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 build: ## build the release binary
 	$(CARGO) build --release --bin towpath
@@ -47,10 +54,29 @@ fuzz: ## feed the codecs many more mutated inputs; SEEDS=N
 sim: ## run the simulation over many more seeds; SEEDS=N
 	TOWPATH_SEEDS=$(SEEDS) $(CARGO) test --release --test simulation -- --nocapture
 
-install: build ## install below $(DESTDIR)$(PREFIX); a configuration that is there stays
+# Through a pipe a file is gone when its maker fails; by way of a variable it is not even begun.
+define generate
+	text=$$($(BINARY) gen $(1)) && install -d $(DESTDIR)$(dir $(2)) && \
+		printf '%s\n' "$$text" > $(DESTDIR)$(2) && chmod 644 $(DESTDIR)$(2)
+endef
+
+install: $(if $(filter $(BUILT),$(BINARY)),build) ## install below $(DESTDIR)$(PREFIX); a configuration that is there stays
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/towpath
 	test -e $(DESTDIR)$(SYSCONFDIR)/towpath/towpath.toml || \
 		install -D -m 644 conf/towpath.toml $(DESTDIR)$(SYSCONFDIR)/towpath/towpath.toml
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's#/usr/bin/towpath#$(PREFIX)/bin/towpath#; s#/etc/towpath#$(SYSCONFDIR)/towpath#' \
+		conf/towpath.service > $(DESTDIR)$(UNITDIR)/towpath.service
+	chmod 644 $(DESTDIR)$(UNITDIR)/towpath.service
+	$(call generate,man,$(MANDIR)/towpath.1)
+	$(call generate,completions bash,$(BASHDIR)/towpath)
+	$(call generate,completions zsh,$(ZSHDIR)/_towpath)
+	$(call generate,completions fish,$(FISHDIR)/towpath.fish)
+
+uninstall: ## remove what install has put there; configuration and data stay
+	rm -f $(DESTDIR)$(PREFIX)/bin/towpath $(DESTDIR)$(UNITDIR)/towpath.service \
+		$(DESTDIR)$(MANDIR)/towpath.1 $(DESTDIR)$(BASHDIR)/towpath \
+		$(DESTDIR)$(ZSHDIR)/_towpath $(DESTDIR)$(FISHDIR)/towpath.fish
 
 clean: ## remove what was built; stored data stays
 	$(CARGO) clean

@@ -16,6 +16,7 @@
 //! ```text
 //!   main: arguments, configuration, boot, waits           log: lines to stderr
 //!   signals: SIGTERM, SIGINT                               ^ bounded channel, from all threads
+//!   watchdog: looks whether all loops go round, if systemd has one
 //!      │ phase (an atomic), then the bells
 //!      v
 //!   worker 0   worker 1  ...  worker N-1                  one per core; each with a listening
@@ -38,6 +39,7 @@
 //! | [`store::Memory`] | written by control, read by workers | `max_records`, `max_bytes`; the update is refused |
 //! | [`control::resolver::Names`] | written by control, read by workers | 4,096 hosts; the oldest answer leaves |
 //! | [`net::Quota`] | all workers | `max_connections`; the listener rests, a socket for datagrams is refused |
+//! | [`reactor::Pulse`] | beaten by workers and control, read by the watchdog | one for each loop |
 //! | [`worker::Phase`] | signals to workers | three values |
 //! | [`stats::Counters`] | each written by its worker, read at the end | one set per core |
 //! | log lines | all to the log thread | 4,096; counted as lost |

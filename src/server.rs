@@ -7,12 +7,18 @@
 //!   stop: workers end first, then the control thread, which has everything on disk by then
 //! ```
 //!
+//! Under a service manager (`supervisor`), sockets may be older than the process (`passed`), and each is
+//! put into its store as soon as it is bound; `watchdog` tells it that every loop goes round.
+//!
 //! Everything that can be wrong with the machine is found here, before the first connection.
 
 mod boot;
 mod listeners;
 mod part;
+mod passed;
 mod signals;
+mod supervisor;
+mod watchdog;
 
 use std::fmt;
 use std::io;
@@ -24,6 +30,7 @@ use crate::session::{Listen, Protocol, Role};
 use crate::store::OpenError;
 
 pub use boot::run;
+pub use signals::SIGNALS;
 
 /// Every protocol that this server can speak, in the order of the help text.
 pub fn protocols() -> &'static [&'static dyn Protocol] {

@@ -10,6 +10,7 @@ use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::SockAddr;
 
@@ -180,6 +181,23 @@ pub fn interface_addresses() -> io::Result<Vec<(String, IpAddr)>> {
         libc::freeifaddrs(list);
         Ok(found)
     }
+}
+
+/// The descriptors that a service manager has passed to this process (`LISTEN_FDS`), with the name
+/// that it gave each; nothing at a second call, nor when they are meant for another process.
+///
+/// To be called before the process opens anything, which then could have got the number of a
+/// descriptor that was announced and not passed.
+pub fn passed_descriptors() -> io::Result<Vec<(OwnedFd, String)>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Ok(Vec::new());
+    }
+    let passed = sd_notify::listen_fds_with_names()?;
+    // SAFETY: by the protocol these numbers are open, as the call has checked, and belong to this
+    // process since its start; nobody else in it has taken them, as they are given out once.
+    let own = |(number, name)| unsafe { (OwnedFd::from_raw_fd(number), name) };
+    Ok(passed.map(own).collect())
 }
 
 /// A descriptor held in reserve: closing it makes room for one more when the limit is reached.

@@ -324,7 +324,8 @@ fn calendar(seconds: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-fn update_command() -> Command {
+/// The face of `agent update`.
+pub(super) fn update_command() -> Command {
     let token = "file with the token that the server wants before an update; or the token itself \
                  in TOWPATH_TOKEN";
     let mut flags = vec![SERVER_FLAG, token_flag(token)];
@@ -350,7 +351,8 @@ fn update_command() -> Command {
     }
 }
 
-fn query_command() -> Command {
+/// The face of `agent query`.
+pub(super) fn query_command() -> Command {
     let token = "taken as agent update takes it, as TOWPATH_TOKEN is, but a query needs none";
     let mut flags = vec![SERVER_FLAG, token_flag(token)];
     let wait = "wait this long for a value that is not there yet; the server has a bound too";

@@ -17,7 +17,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use log::warn;
-pub(super) use trial::Trial;
+pub(super) use trial::{Trial, command as test_command};
 
 use super::exit::{FAILED, Failure};
 use super::flags::{Command, Environment, Flag, Group, HELP, LOG, Line, Usage, Values};
@@ -238,7 +238,8 @@ impl pump::Outlet for crate::chain::WriteHalf {
     }
 }
 
-fn command() -> Command {
+/// The face of `chain` itself.
+pub(super) fn command() -> Command {
     let flags = vec![
         via(),
         key_file(),

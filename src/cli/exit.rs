@@ -18,6 +18,22 @@ pub(super) const DENIED: u8 = 77;
 /// The configuration has mistakes.
 pub(super) const CONFIGURATION: u8 = 78;
 
+/// What each code means.
+pub(super) const CODES: [(u8, &str); 6] = [
+    (OK, "Done; for serve, stopped by a signal."),
+    (
+        FAILED,
+        "Failed while running; for agent query, also that there is no value.",
+    ),
+    (USAGE, "The command line is wrong."),
+    (
+        TEMPORARY,
+        "May work later: address or store in use, out of descriptors or memory.",
+    ),
+    (DENIED, "No permission, or a read-only disk."),
+    (CONFIGURATION, "The configuration is wrong."),
+];
+
 /// A command that did not do what it should.
 #[derive(Debug)]
 pub(super) struct Failure {

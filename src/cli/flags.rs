@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use getopts::{Fail, HasArg, Matches, Occur, Options};
 
-use super::help;
+use super::{help, logging};
 use crate::config::{nearest, plain, variable};
 
 /// A command's face.
@@ -35,6 +35,8 @@ pub(super) struct Flag {
     pub(super) short: Option<char>,
     /// The word for its value; none for a switch.
     pub(super) value: Option<&'static str>,
+    /// Every value that it takes, where they are few.
+    pub(super) choices: &'static [&'static str],
     /// Whether it may be given more than once.
     pub(super) repeats: bool,
     /// Whether `TOWPATH_<NAME>` stands in for it.
@@ -91,6 +93,7 @@ impl Flag {
             long,
             short: None,
             value: None,
+            choices: &[],
             repeats: false,
             in_environment: false,
             default: "",
@@ -114,6 +117,12 @@ impl Flag {
     /// The same flag with what holds without it.
     pub(super) const fn default(mut self, default: &'static str) -> Flag {
         self.default = default;
+        self
+    }
+
+    /// The same flag with all its values.
+    pub(super) const fn choices(mut self, choices: &'static [&'static str]) -> Flag {
+        self.choices = choices;
         self
     }
 
@@ -172,7 +181,8 @@ impl Command {
         }))
     }
 
-    fn flags(&self) -> impl Iterator<Item = &Flag> {
+    /// All its flags, without the headings.
+    pub(super) fn flags(&self) -> impl Iterator<Item = &Flag> {
         self.groups.iter().flat_map(|group| &group.flags)
     }
 
@@ -256,4 +266,5 @@ pub(super) const LOG: Flag = Flag::value(
     "LEVEL",
     "what to log: off, error, warn, info, debug or trace; RUST_LOG says it in more detail",
 )
-.default("info");
+.default("info")
+.choices(logging::LEVELS);

@@ -6,8 +6,8 @@ mod echo;
 
 use std::ffi::OsString;
 
-pub(super) use dial::Dial;
-pub(super) use echo::Echo;
+pub(super) use dial::{Dial, command as dial_command};
+pub(super) use echo::{Echo, command as echo_command};
 
 use super::flags::{Command, Environment, Flag, Usage, Values};
 use super::{Invocation, agent, unknown};
@@ -73,7 +73,8 @@ const DIALECT: Flag = Flag::value(
     "NAME",
     "what the gateway speaks on this port: document or fastway",
 )
-.default("document");
+.default("document")
+.choices(&["document", "fastway"]);
 
 const fn server_flag(default: &'static str) -> Flag {
     Flag::value("server", "ADDR", "the gateway, HOST:PORT")

@@ -47,6 +47,12 @@ fn flag(text: &mut String, flag: &Flag) {
         .value
         .map(|word| format!(" {word}"))
         .unwrap_or_default();
+    let help = meaning(flag);
+    row(text, &format!("  {short}--{}{value}", flag.long), &help);
+}
+
+/// All that is said of a flag.
+pub(super) fn meaning(flag: &Flag) -> String {
     let mut help = flag.help.to_owned();
     if flag.in_environment {
         help.push_str(&format!(", or {}", variable(flag.long)));
@@ -55,7 +61,7 @@ fn flag(text: &mut String, flag: &Flag) {
         // The first space does not break, so that a short default stays in one piece.
         help.push_str(&format!(" [default:{UNBROKEN}{}]", flag.default));
     }
-    row(text, &format!("  {short}--{}{value}", flag.long), &help);
+    help
 }
 
 /// Puts words into lines; the first begins where the text stands, the others at `column`.
@@ -89,7 +95,7 @@ fn indented(text: &mut String, words: &str, first: usize, column: usize) {
 const COLUMN: usize = 32;
 
 /// Stands for a space at which no line ends.
-const UNBROKEN: char = '\u{a0}';
+pub(super) const UNBROKEN: char = '\u{a0}';
 
 /// The widest line.
 const WIDTH: usize = 79;

@@ -139,7 +139,8 @@ const DEPTH: usize = 4096;
 /// How long the end of the program waits for a stuck stderr.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
+/// Every level, from the least.
+pub(super) const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
 
 #[cfg(test)]
 mod tests {

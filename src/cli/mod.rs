@@ -7,13 +7,15 @@
 //!                +-- usage error: stderr, 2             +-- the others: blocking clients
 //! ```
 //!
-//! One file for each command; `flags` and `help` know what every command line has in common. This
+//! One file for each command; `commands` lists them all, `flags` and `help` know what every command
+//! line has in common. This
 //! room owns stdout and stderr: no other room prints. Only `main` calls it.
 
 mod agent;
 mod backoff;
 mod chain;
 mod check;
+mod commands;
 mod exit;
 mod flags;
 mod gateway;
@@ -75,7 +77,7 @@ impl Invocation {
             return Err(wrong("no command given".to_owned()));
         };
         match first.to_str() {
-            Some("--help" | "-h") => Ok(Invocation::Print(overview())),
+            Some("--help" | "-h") => Ok(Invocation::Print(commands::overview())),
             Some("--version" | "-V") => Ok(Invocation::Print(VERSION.to_owned())),
             Some("serve") => Ok(match plan::ask(&serve::command(), rest, environment)? {
                 plan::Asked::Help(text) => Invocation::Print(text),
@@ -91,7 +93,7 @@ impl Invocation {
             Some("node") => node::parse(rest, environment),
             Some("chain") => chain::parse(rest, environment),
             Some("gen") => generate::parse(rest, environment),
-            _ => Err(wrong(unknown("command", first, &NAMES))),
+            _ => Err(wrong(unknown("command", first, &commands::names()))),
         }
     }
 
@@ -131,93 +133,7 @@ fn wrong(message: String) -> Usage {
     }
 }
 
-fn overview() -> String {
-    let mut text = String::from(
-        "A relay server for Linux, and its clients.\n\nUsage:\n  towpath COMMAND [ARGUMENTS] [FLAGS]\n",
-    );
-    for (title, rows) in OVERVIEW {
-        text.push_str(&format!("\n{title}:\n"));
-        for (left, right) in *rows {
-            help::row(&mut text, &format!("  {left}"), right);
-        }
-    }
-    text
-}
-
-/// Every command and flag of the program itself, for the hints.
-const NAMES: [&str; 10] = [
-    "serve",
-    "check",
-    "agent",
-    "route",
-    "gateway",
-    "node",
-    "chain",
-    "gen",
-    "--help",
-    "--version",
-];
-
 const VERSION: &str = concat!("towpath ", env!("CARGO_PKG_VERSION"), "\n");
-
-const OVERVIEW: &[(&str, &[(&str, &str)])] = &[
-    (
-        "Server",
-        &[
-            ("serve", "run every role that has an address to listen on"),
-            (
-                "check",
-                "say what serve would do, or every mistake in its configuration",
-            ),
-        ],
-    ),
-    (
-        "Clients",
-        &[
-            (
-                "agent update ID SECTION [FILE]",
-                "store a value, from FILE or stdin",
-            ),
-            ("agent query ID SECTION", "print a value"),
-            (
-                "route FIELD --service NAME",
-                "reach a host behind the server, by a local port or stdin and stdout",
-            ),
-            (
-                "gateway echo --id N",
-                "be a server of a gateway that sends every message back",
-            ),
-            (
-                "gateway dial SERVER_ID",
-                "exchange messages with a server of a gateway, by stdin and stdout",
-            ),
-            (
-                "node [--forward ADDR]",
-                "get a public address and print what peers send there",
-            ),
-            ("node send PUBLIC_ADDR", "send lines to a node"),
-            (
-                "chain DESTINATION --via HOP[,HOP...]",
-                "reach a destination through proxy servers, by a local port or stdin and stdout",
-            ),
-            (
-                "chain test DESTINATION --via HOP[,HOP...]",
-                "try a chain, and say how far it reaches",
-            ),
-        ],
-    ),
-    (
-        "Secrets",
-        &[("gen key|token", "print 32 random bytes in base64")],
-    ),
-    (
-        "Flags",
-        &[
-            ("-h, --help", "print this text; behind a command, its own"),
-            ("-V, --version", "print the version"),
-        ],
-    ),
-];
 
 #[cfg(test)]
 mod tests;

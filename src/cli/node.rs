@@ -25,7 +25,7 @@ use std::thread;
 
 use forward::Forward;
 use reply::Replies;
-pub(super) use send::{Send, send};
+pub(super) use send::{Send, command as send_command, send};
 
 use super::exit::{CONFIGURATION, DENIED, FAILED, Failure, TEMPORARY};
 use super::flags::{Command, Environment, Flag, Group, HELP, Line, Usage, Values};
@@ -242,7 +242,8 @@ fn options(command: &Command, values: &Values<'_>) -> Result<Options, Usage> {
     Ok(options)
 }
 
-fn command() -> Command {
+/// The face of `node` itself.
+pub(super) fn command() -> Command {
     let flags = vec![
         Flag::value("server", "ADDR", "the server, HOST:PORT")
             .short('s')

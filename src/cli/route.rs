@@ -110,7 +110,8 @@ fn relay(local: &TcpStream, from: SocketAddr, way: &Way) {
     }
 }
 
-fn command() -> Command {
+/// The command's face.
+pub(super) fn command() -> Command {
     let flags = vec![
         Flag::value(
             "service",

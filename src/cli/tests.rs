@@ -39,6 +39,8 @@ const HELPS: &[&[&str]] = &[
     &["chain", "--help"],
     &["chain", "test", "--help"],
     &["gen", "--help"],
+    &["gen", "completions", "--help"],
+    &["gen", "man", "--help"],
 ];
 
 #[test]
@@ -285,6 +287,42 @@ fn wrong_command_lines_of_node_are_told_what_would_be_right() {
 }
 
 #[test]
+fn what_is_to_be_generated_is_named() {
+    for (line, want) in [
+        (
+            &["gen"][..],
+            "gen: write one of key, token, completions, man (see towpath gen --help)",
+        ),
+        (
+            &["gen", "keys"],
+            "gen: unknown command keys; the nearest is key (see towpath gen --help)",
+        ),
+        (
+            &["gen", "key", "token"],
+            "gen: makes one secret, but got key and token (see towpath gen --help)",
+        ),
+        (
+            &["gen", "men"],
+            "gen: unknown command men; the nearest is man (see towpath gen --help)",
+        ),
+        (
+            &["gen", "completions"],
+            "gen completions: takes one of bash|zsh|fish, but got 0 words (see towpath gen completions --help)",
+        ),
+        (
+            &["gen", "completions", "tcsh"],
+            "gen completions: tcsh is no shell of these: bash|zsh|fish (see towpath gen completions --help)",
+        ),
+        (
+            &["gen", "man", "1"],
+            "gen man: takes no argument, but got 1 (see towpath gen man --help)",
+        ),
+    ] {
+        refuses(line, &format!("towpath {want}"));
+    }
+}
+
+#[test]
 fn the_flags_of_serve_reach_the_plan() {
     let line = [
         "serve",
@@ -452,27 +490,6 @@ fn a_chain_is_checked_before_anything_is_dialled() {
         &["chain", "test", "a:1", "--udp"],
         "towpath chain test: unknown flag --udp (see towpath chain test --help)",
     );
-}
-
-#[test]
-fn what_gen_makes_is_named() {
-    for (line, want) in [
-        (&["gen"][..], "key or token? write one of them"),
-        (&["gen", "keys"], "unknown secret keys; the nearest is key"),
-        (
-            &["gen", "password"],
-            "unknown secret password; known: key, token",
-        ),
-        (
-            &["gen", "key", "token"],
-            "makes one secret, but got key and token",
-        ),
-    ] {
-        refuses(
-            line,
-            &format!("towpath gen: {want} (see towpath gen --help)"),
-        );
-    }
 }
 
 #[test]

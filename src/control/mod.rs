@@ -34,7 +34,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, after, never, select};
 
-use crate::reactor::{Address, Handle, Outbox, SessionKey};
+use crate::reactor::{Address, Handle, Outbox, Pulse, SessionKey};
 use crate::store::{Change, Memory, Name, Refusal, Store, Update};
 use leases::{Lease, NoPort, Pool};
 use lending::Lending;
@@ -50,6 +50,18 @@ pub struct Request {
     pub ticket: u32,
     /// What is to be done.
     pub command: Command,
+}
+
+impl Request {
+    /// Asks for a round of the loop, and for no answer.
+    pub fn wake() -> Option<Request> {
+        let session = SessionKey::from_parts(0, 1)?;
+        Some(Request {
+            from: Handle { core: 0, session },
+            ticket: 0,
+            command: Command::Wake,
+        })
+    }
 }
 
 /// The things that only the control thread does.
@@ -107,6 +119,8 @@ pub enum Command {
     /// The session has ended: whatever leases it holds run out from now on, those among them whose
     /// answer it has not heard. Has no reply.
     Ended,
+    /// Makes the loop go round, for whoever looks at its pulse. Has no reply.
+    Wake,
     /// Looks a name up; answered by [`Reply::Resolved`] within the timeout.
     Resolve {
         /// A name, or an address written out.
@@ -164,6 +178,7 @@ pub struct Control {
     lending: Lending,
     outboxes: Vec<Outbox<Letter>>,
     recoveries: u64,
+    pulse: Arc<Pulse>,
     /// How many updates the last round had.
     last_updates: usize,
 }
@@ -176,6 +191,7 @@ impl Control {
             memory: store.memory(),
             recoveries: store.recoveries(),
             last_updates: 0,
+            pulse: Arc::default(),
             store,
             resolver,
             watchers: Watchers::default(),
@@ -188,6 +204,11 @@ impl Control {
     pub fn lending(mut self, pools: Vec<Pool>, now: Instant, unix: i64) -> Self {
         self.lending = Lending::open(pools, &self.store, now, unix);
         self
+    }
+
+    /// What shows whether it still goes round: it beats once a round.
+    pub fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
     }
 
     /// The store's records, for the workers.
@@ -215,7 +236,9 @@ impl Control {
                 fill(&mut round, &requests);
             }
             self.step(&mut round, Instant::now(), unix_now());
+            self.pulse.beat();
         }
+        self.pulse.end();
         // Nothing more can come. Whoever still has room gets the last replies.
         let now = Instant::now();
         self.outboxes.iter_mut().for_each(|one| one.flush(now));
@@ -298,8 +321,8 @@ impl Control {
 
     fn serve(&mut self, asker: Asker, command: Command, now: Instant) {
         match command {
-            // An update is the round's, which gathers them.
-            Command::Update(_) => {}
+            // An update is the round's, which gathers them; the round itself is what was asked for.
+            Command::Update(_) | Command::Wake => {}
             Command::Watch { id, section } => self.watch(asker, &id, &section, now),
             Command::Unwatch { id, section } => self.watchers.remove(asker.from, &id, &section),
             Command::Lease {

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -270,7 +270,7 @@ pub struct KernelSocket {
 }
 
 impl KernelSocket {
-    fn new(socket: Socket, at: SocketAddr) -> Self {
+    pub(super) fn new(socket: Socket, at: SocketAddr) -> Self {
         Self {
             socket: UdpSocket::from_std(socket.into()),
             is_v6: at.is_ipv6(),
@@ -288,6 +288,12 @@ impl KernelSocket {
     /// Where it is bound.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
+    }
+}
+
+impl AsFd for KernelSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
@@ -321,13 +327,19 @@ fn datagram_socket(at: SocketAddr) -> io::Result<Socket> {
     if at.is_ipv6() {
         socket.set_only_v6(false)?;
     }
+    prepare_datagrams(&socket)?;
+    Ok(socket)
+}
+
+/// What every datagram socket is given, whoever has opened it.
+pub(super) fn prepare_datagrams(socket: &Socket) -> io::Result<()> {
     // The system does not size these by itself, as it does for streams, and what finds no room in
     // them is lost. It cuts the sizes to what its administrator allows.
     socket.set_recv_buffer_size(DATAGRAM_BUFFER)?;
     socket.set_send_buffer_size(DATAGRAM_BUFFER)?;
     // Without it the datagrams of a train come one by one, which is slower and no less right.
     let _ = sys::join_datagrams(socket.as_fd());
-    Ok(socket)
+    Ok(())
 }
 
 impl SocketOptions {
@@ -347,9 +359,15 @@ impl SocketOptions {
         }
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(shared)?;
+        socket.bind(&at.into())?;
+        self.take(socket)
+    }
+
+    /// Makes a bound socket a listening one with these options. One that listens already gets them,
+    /// too; connections that wait at it do not.
+    pub(super) fn take(&self, socket: Socket) -> io::Result<TcpListener> {
         socket.set_tcp_nodelay(true)?;
         self.watch_over(&socket)?;
-        socket.bind(&at.into())?;
         socket.listen(BACKLOG)?;
         Ok(TcpListener::from_std(socket.into()))
     }

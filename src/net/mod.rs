@@ -4,6 +4,7 @@
 //! [`Kernel`] answers with real sockets; the simulation answers with scripted ones, so that it
 //! runs the very engine that ships. No protocol word occurs here.
 
+mod adopted;
 mod conn;
 mod kernel;
 mod listener;
@@ -15,6 +16,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use adopted::{Adoptable, adopt, adopt_datagrams, inspect};
 pub use conn::{Care, Conn, ConnKey, ConnMark, LinkKey, LinkMark, Waiter};
 pub use kernel::{
     Kernel, KernelPipe, KernelSocket, Poller, SocketOptions, bind, bind_datagrams, open, probe,

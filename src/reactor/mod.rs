@@ -5,11 +5,13 @@
 
 mod mailbox;
 mod outbox;
+mod pulse;
 mod table;
 mod timer;
 
 pub use mailbox::{Address, Bell, Mailbox, mailbox};
 pub use outbox::Outbox;
+pub use pulse::Pulse;
 pub use table::{Key, Table};
 pub use timer::{TimerKey, Wheel};
 

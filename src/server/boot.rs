@@ -5,17 +5,20 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::listeners::{self, Bound};
 use super::part::Part;
+use super::passed::Passed;
 use super::signals::{Stopper, Watch};
+use super::supervisor::Supervisor;
+use super::watchdog::{Loop, Watchdog};
 use super::{Plan, StartError};
 use crate::config::Core;
 use crate::control::resolver::Resolver;
 use crate::control::{Control, Letter, Request, unix_now};
 use crate::net::{self, Kernel, Poller, Quota, SocketOptions};
-use crate::reactor::{self, Address, Bell, Mailbox, mailbox};
+use crate::reactor::{self, Address, Bell, Mailbox, Pulse, mailbox};
 use crate::session::{Ground, Post, Service};
 use crate::stats::{self, Counters, Metric};
 use crate::store::{self, Store};
@@ -27,6 +30,10 @@ use crate::worker::Phase;
 /// Errors come before the first connection is accepted, except [`StartError::Thread`].
 pub fn run(plan: Plan) -> Result<(), StartError> {
     let roles: Vec<_> = plan.roles.iter().filter(|role| role.is_on()).collect();
+    let listens: Vec<_> = roles.iter().map(|role| role.listen()).collect();
+    // Before anything is opened, whose number could be one of theirs.
+    let passed = Passed::take(&listens);
+    let mut supervisor = Supervisor::find();
     if roles.is_empty() {
         return Err(StartError::NothingToServe);
     }
@@ -36,12 +43,8 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
         chosen => chosen,
     };
     let pools: Vec<_> = roles.iter().flat_map(|role| role.pools()).collect();
-    let store = match roles.iter().find_map(|role| role.store()) {
-        Some(limits) => Store::open(&plan.core.data_dir, limits),
-        None if !pools.is_empty() => Store::open(&plan.core.data_dir, NO_RECORDS),
-        None => Store::in_memory(NO_RECORDS),
-    };
-    let store = store.map_err(StartError::Store)?;
+    let kept = roles.iter().find_map(|role| role.store());
+    let store = open_store(&plan.core, kept, !pools.is_empty())?;
     let resolver = Resolver::new(limits.resolve_ttl, limits.resolve_timeout)
         .map_err(|error| StartError::System("start the resolver", error))?;
     let (memory, names) = (store.memory(), resolver.names());
@@ -49,8 +52,10 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
         user_timeout: limits.user_timeout,
         keepalive: KEEPALIVE,
     };
-    let listens: Vec<_> = roles.iter().map(|role| role.listen()).collect();
-    let bound = listeners::bind_all(&listens, workers, options)?;
+    let bound = listeners::bind_all(&listens, workers, options, &passed)?;
+    passed.close_rest(&supervisor);
+    listeners::keep(&bound, workers, &mut supervisor);
+    let supervisor = Arc::new(supervisor);
     let own = listeners::all_addresses(&bound);
     let mut services = Vec::new();
     for (number, role) in roles.iter().enumerate() {
@@ -65,7 +70,7 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     let quota = Arc::new(quota(&plan.core, workers, bound.len()));
     let records = memory.records();
 
-    let crew = Crew::start(
+    let mut crew = Crew::start(
         &plan.core,
         workers,
         services,
@@ -77,16 +82,30 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
             control.lending(pools, Instant::now(), unix_now())
         },
     )?;
-    let watch = Watch::start(crew.stopper.clone())
+    let watch = Watch::start(crew.stopper.clone(), Arc::clone(&supervisor))
         .map_err(|error| StartError::System("watch signals", error))?;
     listeners::announce(&bound, plan.address_file.as_deref())?;
-    log::info!(
-        "ready: {workers} workers, {records} records, at most {} connections",
-        quota.most()
-    );
+    let most = quota.most();
+    let status = format!("{workers} workers, {records} records, at most {most} connections");
+    log::info!("ready: {status}");
+    supervisor.ready(&status);
+    crew.watch_over(&supervisor)?;
     let outcome = crew.join();
     watch.close();
     outcome
+}
+
+fn open_store(
+    core: &Core,
+    records: Option<store::Limits>,
+    has_leases: bool,
+) -> Result<Store, StartError> {
+    let store = match records {
+        Some(limits) => Store::open(&core.data_dir, limits),
+        None if has_leases => Store::open(&core.data_dir, NO_RECORDS),
+        None => Store::in_memory(NO_RECORDS),
+    };
+    store.map_err(StartError::Store)
 }
 
 /// The threads of a running server.
@@ -95,6 +114,9 @@ struct Crew {
     control: JoinHandle<()>,
     stopper: Stopper,
     counters: Vec<Arc<Counters>>,
+    /// What a watchdog looks at, until there is one.
+    loops: Vec<Loop>,
+    watchdog: Option<Watchdog>,
 }
 
 impl Crew {
@@ -117,13 +139,18 @@ impl Crew {
         let bells = desks.iter().map(|desk| Arc::clone(&desk.bell)).collect();
         let phase = Arc::new(Phase::default());
         let (questions, asked) = bounded(QUESTIONS);
+        let control = control(addresses);
         let mut crew = Self {
+            loops: vec![control_loop(&control, questions.clone())],
             workers: Vec::new(),
-            control: start_control(control(addresses), asked)?,
+            control: start_control(control, asked)?,
             stopper: Stopper::new(Arc::clone(&phase), bells),
             counters: Vec::new(),
+            watchdog: None,
         };
         for (number, desk) in desks.into_iter().enumerate() {
+            let pulse = Arc::new(Pulse::default());
+            crew.loops.push(worker_loop(number, &pulse, desk.bell));
             let counters = Arc::new(Counters::default());
             crew.counters.push(Arc::clone(&counters));
             let part = Part {
@@ -135,7 +162,7 @@ impl Crew {
                 post: desk.post,
                 cores: cores.clone(),
                 services: services.clone(),
-                listeners: bound.iter().filter_map(|at| at.share(number)).collect(),
+                listeners: bound.iter().flat_map(|at| at.share(number)).collect(),
                 limits: core.limits.clone(),
                 buffer_memory: core.limits.max_buffer_memory as usize / workers,
                 way: core.relay,
@@ -147,10 +174,24 @@ impl Crew {
                 quota: Arc::clone(quota),
                 counters,
                 stopper: crew.stopper.clone(),
+                pulse,
             };
             crew.workers.push(part.start()?);
         }
         Ok(crew)
+    }
+
+    /// Has a watchdog fed, where the service manager has one.
+    fn watch_over(&mut self, supervisor: &Arc<Supervisor>) -> Result<(), StartError> {
+        // Those of a server without a watchdog are dropped, or control would wait for questions.
+        let loops = std::mem::take(&mut self.loops);
+        let time = sd_notify::watchdog_enabled().filter(|time| !time.is_zero());
+        if let Some(time) = time {
+            let supervisor = Arc::clone(supervisor);
+            let feed = move || supervisor.alive();
+            self.watchdog = Some(Watchdog::start(loops, time, feed)?);
+        }
+        Ok(())
     }
 
     /// Waits for the workers, then for the control thread, which ends when nobody can ask it
@@ -161,6 +202,10 @@ impl Crew {
             if worker.join().is_err() {
                 outcome = Err(StartError::Thread("worker"));
             }
+        }
+        // It can ask, too.
+        if let Some(watchdog) = self.watchdog {
+            watchdog.close();
         }
         if self.control.join().is_err() {
             outcome = Err(StartError::Thread("control"));
@@ -195,6 +240,27 @@ impl Desk {
             address,
             mailbox,
         })
+    }
+}
+
+fn worker_loop(number: usize, pulse: &Arc<Pulse>, bell: Arc<dyn Bell>) -> Loop {
+    Loop {
+        name: format!("worker {number}"),
+        pulse: Arc::clone(pulse),
+        wake: Box::new(move || bell.ring()),
+    }
+}
+
+fn control_loop(control: &Control, questions: Sender<Request>) -> Loop {
+    Loop {
+        name: "control".to_owned(),
+        pulse: control.pulse(),
+        wake: Box::new(move || {
+            if let Some(wake) = Request::wake() {
+                // One that finds the queue full is not needed.
+                let _ = questions.try_send(wake);
+            }
+        }),
     }
 }
 

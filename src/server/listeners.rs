@@ -1,8 +1,9 @@
 //! Listening sockets: bound once for each core before any thread starts, and announced.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,6 +11,8 @@ use mio::net::TcpListener;
 use serde_json::{Map, Value};
 
 use super::StartError;
+use super::passed::{Claimed, Passed, label};
+use super::supervisor::Supervisor;
 use crate::net::{self, KernelSocket, SocketOptions};
 use crate::session::{Listen, Transport};
 
@@ -19,8 +22,15 @@ pub(super) struct Bound {
     number: usize,
     /// With the port that was bound.
     listen: Listen,
-    /// One for each core, until it takes it.
-    sockets: Vec<Cell<Option<Opened>>>,
+    /// Those of each core, until it takes them: one, but for sockets that were passed.
+    sockets: Vec<RefCell<Vec<Placed>>>,
+}
+
+/// A socket in its place.
+struct Placed {
+    opened: Opened,
+    /// The service manager's store shall have it, so that it outlives this process.
+    is_kept: bool,
 }
 
 /// A socket that is bound to a listener's address.
@@ -29,6 +39,15 @@ pub(super) enum Opened {
     Stream(TcpListener),
     /// For datagrams.
     Datagram(KernelSocket),
+}
+
+impl Opened {
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        match self {
+            Opened::Stream(socket) => socket.as_fd(),
+            Opened::Datagram(socket) => socket.as_fd(),
+        }
+    }
 }
 
 /// One core's socket of a [`Bound`].
@@ -44,23 +63,47 @@ pub(super) struct Share {
 }
 
 impl Bound {
-    /// A core's own socket; it can be taken once.
-    pub(super) fn share(&self, core: usize) -> Option<Share> {
-        Some(Share {
+    /// A core's own sockets; they can be taken once.
+    pub(super) fn share(&self, core: usize) -> Vec<Share> {
+        let placed = self.sockets.get(core).map(RefCell::take);
+        let share = |placed: Placed| Share {
             service: self.service,
             number: self.number,
             listen: self.listen.clone(),
-            socket: self.sockets.get(core)?.take()?,
-        })
+            socket: placed.opened,
+        };
+        placed.into_iter().flatten().map(share).collect()
     }
 }
 
-/// Listens on every address of every service once for each core.
+/// Has the service manager keep the sockets, each under its listener's name and its core's number.
+/// Where it has no room for all, it has some of every listener.
+pub(super) fn keep(bound: &[Bound], cores: usize, supervisor: &mut Supervisor) {
+    for core in 0..cores {
+        for at in bound {
+            let Some(placed) = at.sockets.get(core) else {
+                continue;
+            };
+            let name = format!("{}-{core}", label(&at.listen));
+            let placed = placed.borrow();
+            let kept = placed.iter().filter(|placed| placed.is_kept);
+            supervisor.keep(kept.map(|placed| (name.clone(), placed.opened.descriptor())));
+        }
+    }
+}
+
+/// Listens on every address of every service once for each core, by sockets that were passed where
+/// there are some.
 pub(super) fn bind_all(
     services: &[Vec<Listen>],
     cores: usize,
     options: SocketOptions,
+    passed: &Passed,
 ) -> Result<Vec<Bound>, StartError> {
+    let open = |listen: &Listen| match passed.claim(listen) {
+        Some((at, claimed)) => adopt_cores(listen, at, claimed, cores, options),
+        None => bind_cores(listen, cores, options),
+    };
     let mut bound = Vec::new();
     for (service, listens) in services.iter().enumerate() {
         let mut number = 0;
@@ -68,13 +111,13 @@ pub(super) fn bind_all(
             let next = listens.get(number + 1);
             let both = next.is_some_and(|next| listen.shares_with(next));
             let group = &listens[number..=number + usize::from(both)];
-            let opened = bind_group(group, |listen| bind_cores(listen, cores, options))?;
+            let opened = bind_group(group, open)?;
             for (listen, sockets) in opened {
                 bound.push(Bound {
                     service,
                     number,
                     listen,
-                    sockets: sockets.into_iter().map(|s| Cell::new(Some(s))).collect(),
+                    sockets: sockets.into_iter().map(RefCell::new).collect(),
                 });
                 number += 1;
             }
@@ -134,7 +177,7 @@ fn bind_cores(
     listen: &Listen,
     cores: usize,
     options: SocketOptions,
-) -> io::Result<(Listen, Vec<Opened>)> {
+) -> io::Result<(Listen, Vec<Vec<Placed>>)> {
     // Sockets that share an address would also share it with another server of the same user, who
     // would then get a part of the connections. A socket that does not share finds that out.
     let address = match listen.transport {
@@ -142,12 +185,54 @@ fn bind_cores(
         Transport::Datagram => net::probe_datagrams(listen.address)?.address()?,
     };
     let open = |_| {
-        Ok(match listen.transport {
+        let opened = match listen.transport {
             Transport::Stream => Opened::Stream(net::bind(address, options)?),
             Transport::Datagram => Opened::Datagram(net::bind_datagrams(address)?),
-        })
+        };
+        let is_kept = true;
+        Ok(vec![Placed { opened, is_kept }])
     };
     let sockets = (0..cores).map(open).collect::<io::Result<Vec<_>>>()?;
+    let chosen = Listen {
+        address,
+        ..listen.clone()
+    };
+    Ok((chosen, sockets))
+}
+
+/// Gives sockets that were passed to the cores in turn: every one of them has a core, as the system
+/// gives each its share of the clients. A core that gets none shares a listening socket with
+/// another: both are told of a client, and whoever accepts first has it. Datagrams cannot be shared
+/// so, as those of one sender would go to several sessions; a core without a socket for them has
+/// none.
+fn adopt_cores(
+    listen: &Listen,
+    address: SocketAddr,
+    claimed: Vec<Claimed>,
+    cores: usize,
+    options: SocketOptions,
+) -> io::Result<(Listen, Vec<Vec<Placed>>)> {
+    let count = claimed.len();
+    log::info!("{listen} takes {count} passed sockets at {address}");
+    let mut claimed = claimed;
+    if listen.transport == Transport::Stream {
+        for core in count..cores {
+            claimed.push(Claimed {
+                socket: claimed[core % count].socket.try_clone()?,
+                // Whose copy it is, keeps it.
+                is_stored: false,
+            });
+        }
+    }
+    let mut sockets: Vec<Vec<Placed>> = (0..cores).map(|_| Vec::new()).collect();
+    for (number, one) in claimed.into_iter().enumerate() {
+        let opened = match listen.transport {
+            Transport::Stream => Opened::Stream(net::adopt(one.socket, options)?),
+            Transport::Datagram => Opened::Datagram(net::adopt_datagrams(one.socket)?),
+        };
+        let is_kept = one.is_stored;
+        sockets[number % cores].push(Placed { opened, is_kept });
+    }
     let chosen = Listen {
         address,
         ..listen.clone()
@@ -201,6 +286,9 @@ fn push(list: &mut Value, entry: Value) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::os::fd::OwnedFd;
+
     use super::*;
 
     const OPTIONS: SocketOptions = SocketOptions {
@@ -229,6 +317,49 @@ mod tests {
             },
             sockets: Vec::new(),
         }
+    }
+
+    fn nothing() -> Passed {
+        Passed::of(Vec::new(), &[])
+    }
+
+    /// Sockets as the store has them, named for `names`, all at one address.
+    fn stored(transport: Transport, names: &[&str]) -> (Listen, Vec<(OwnedFd, String)>) {
+        let (chosen, sockets) = bind_cores(&listen(transport), names.len(), OPTIONS).unwrap();
+        let own = |(placed, name): (Placed, &&str)| {
+            let socket = placed.opened.descriptor().try_clone_to_owned().unwrap();
+            (socket, (*name).to_owned())
+        };
+        let sockets = sockets.into_iter().flatten().zip(names).map(own).collect();
+        (chosen, sockets)
+    }
+
+    /// How many sockets each of `cores` has of the passed ones, and how many of them are kept.
+    fn adopted(transport: Transport, names: &[&str], cores: usize) -> Vec<(usize, usize)> {
+        let (listen, sockets) = stored(transport, names);
+        let services = [vec![listen.clone()]];
+        let passed = Passed::of(sockets, &services);
+        let bound = bind_all(&services, cores, OPTIONS, &passed).unwrap();
+        assert_eq!(bound[0].listen.address, listen.address);
+        let count = |sockets: &RefCell<Vec<Placed>>| {
+            let sockets = sockets.borrow();
+            let kept = sockets.iter().filter(|placed| placed.is_kept);
+            (sockets.len(), kept.count())
+        };
+        bound[0].sockets.iter().map(count).collect()
+    }
+
+    #[test]
+    fn every_core_has_a_passed_socket_and_every_passed_socket_a_core() {
+        let stream = Transport::Stream;
+        let three = ["agent-0", "agent-1", "agent-2"];
+        assert_eq!(adopted(stream, &three, 3), [(1, 1); 3]);
+        assert_eq!(adopted(stream, &three, 2), [(2, 2), (1, 1)]);
+        assert_eq!(adopted(stream, &three[..1], 2), [(1, 1), (1, 0)]);
+        assert_eq!(adopted(stream, &["agent"], 2), [(1, 0), (1, 0)]);
+        let datagram = Transport::Datagram;
+        assert_eq!(adopted(datagram, &three, 2), [(2, 2), (1, 1)]);
+        assert_eq!(adopted(datagram, &["agent"], 2), [(1, 0), (0, 0)]);
     }
 
     #[test]
@@ -271,7 +402,7 @@ mod tests {
             vec![stream.clone(), datagram.clone(), datagram],
             vec![stream],
         ];
-        let bound = bind_all(&services, 2, OPTIONS).unwrap();
+        let bound = bind_all(&services, 2, OPTIONS, &nothing()).unwrap();
         let places: Vec<_> = bound.iter().map(|at| (at.service, at.number)).collect();
         assert_eq!(places, [(0, 0), (0, 1), (0, 2), (1, 0)]);
         let ports: Vec<_> = bound.iter().map(|at| at.listen.address.port()).collect();
@@ -279,9 +410,15 @@ mod tests {
         assert!(ports[0] != ports[2] && ports[0] != ports[3] && !ports.contains(&0));
         let kinds: Vec<_> = bound.iter().map(|at| at.listen.transport).collect();
         assert_eq!(kinds[1], Transport::Datagram);
-        let share = bound[1].share(1).unwrap();
-        assert!(matches!(share.socket, Opened::Datagram(_)));
-        assert!(bound[1].share(1).is_none(), "taken once");
+        let share = bound[1].share(1);
+        assert!(matches!(
+            share[..],
+            [Share {
+                socket: Opened::Datagram(_),
+                ..
+            }]
+        ));
+        assert!(bound[1].share(1).is_empty(), "taken once");
     }
 
     #[test]
@@ -315,7 +452,7 @@ mod tests {
         for listen in &mut both {
             listen.address = taken.local_addr().unwrap();
         }
-        let Err(StartError::Listen(at, error)) = bind_all(&[both], 1, OPTIONS) else {
+        let Err(StartError::Listen(at, error)) = bind_all(&[both], 1, OPTIONS, &nothing()) else {
             panic!("it is taken");
         };
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);

@@ -13,7 +13,7 @@ use super::signals::Stopper;
 use crate::config::{Limits, Way};
 use crate::control::{Letter, Request};
 use crate::net::{Kernel, Poller, Quota, SocketOptions};
-use crate::reactor::{Address, Mailbox};
+use crate::reactor::{Address, Mailbox, Pulse};
 use crate::session::{Post, Service};
 use crate::stats::Counters;
 use crate::sys;
@@ -41,6 +41,7 @@ pub(super) struct Part {
     pub(super) quota: Arc<Quota>,
     pub(super) counters: Arc<Counters>,
     pub(super) stopper: Stopper,
+    pub(super) pulse: Arc<Pulse>,
 }
 
 impl Part {
@@ -105,13 +106,17 @@ impl Part {
         let spin = self.spin;
         while !worker.is_done() {
             match poller.wait(worker.rest(), spin) {
-                Ok(ready) => worker.turn(Instant::now(), ready),
+                Ok(ready) => {
+                    worker.turn(Instant::now(), ready);
+                    self.pulse.beat();
+                }
                 Err(error) => {
                     log::error!("worker {core} cannot wait for events: {error}");
                     return;
                 }
             }
         }
+        self.pulse.end();
         std::mem::forget(guard);
     }
 }

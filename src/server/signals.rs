@@ -7,8 +7,22 @@ use std::thread::{self, JoinHandle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
+use super::supervisor::Supervisor;
 use crate::reactor::Bell;
 use crate::worker::Phase;
+
+/// The signals that a server acts on, and what each does.
+pub const SIGNALS: &[(&str, &str)] = &[
+    (
+        "SIGTERM, SIGINT",
+        "Takes no new connections, finishes what is open for drain_timeout at most, and ends with 0. \
+         A second one ends it at once.",
+    ),
+    (
+        "SIGHUP",
+        "Is noted in the log; the configuration is read at the start only.",
+    ),
+];
 
 /// Ends the workers' service: tells the phase, then rings every bell.
 #[derive(Clone)]
@@ -49,7 +63,7 @@ pub struct Watch {
 impl Watch {
     /// SIGTERM and SIGINT drain, the second of them stops; SIGHUP is taken, so that a closed
     /// terminal does not end the server.
-    pub fn start(stopper: Stopper) -> io::Result<Self> {
+    pub(super) fn start(stopper: Stopper, supervisor: Arc<Supervisor>) -> io::Result<Self> {
         // A file-size limit must fail a write, not end the process.
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, libc::SIGXFSZ])?;
         let handle = signals.handle();
@@ -66,6 +80,7 @@ impl Watch {
                         log::info!("draining: no new connections; a second signal stops at once");
                         draining = true;
                         stopper.drain();
+                        supervisor.stopping();
                     }
                     _ => {}
                 }

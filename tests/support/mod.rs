@@ -12,6 +12,7 @@ pub mod frame;
 pub mod gateway;
 pub mod kernel;
 pub mod node;
+pub mod notify;
 pub mod peer;
 pub mod reference;
 pub mod route;

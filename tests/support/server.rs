@@ -1,6 +1,7 @@
 //! The real binary: started with a configuration of its own on free ports, watched, stopped.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub struct Setup {
     environment: Vec<(String, String)>,
     listen: Option<SocketAddr>,
     folder: Option<Arc<Folder>>,
+    passed: Option<(String, [Arc<OwnedFd>; 2])>,
 }
 
 impl Setup {
@@ -84,6 +86,14 @@ impl Setup {
         self
     }
 
+    /// Passes two descriptors as a service manager does, with names that a colon separates.
+    pub fn passed(mut self, names: &str, descriptors: [Arc<OwnedFd>; 2]) -> Self {
+        // As its own stdin and stdout they reach the shell, which puts them where they belong.
+        let script = "LISTEN_PID=$$ exec \"$@\" 3<&0 4<&1 </dev/null >/dev/null";
+        self.passed = Some((names.into(), descriptors));
+        self.wrapper(&["sh", "-c", script, "sh"])
+    }
+
     /// Listens on this address instead of a free port.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address);
@@ -128,6 +138,11 @@ impl Setup {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
+        if let Some((names, [first, second])) = &self.passed {
+            let stdio = |one: &OwnedFd| Stdio::from(one.try_clone().unwrap());
+            command.stdin(stdio(first)).stdout(stdio(second));
+            command.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", names);
+        }
         command
     }
 

@@ -141,7 +141,8 @@ fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-pub(super) fn command() -> Command {
+/// The face of `chain test`.
+pub(in crate::cli) fn command() -> Command {
     let flags = vec![
         via(),
         key_file(),

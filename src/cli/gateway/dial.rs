@@ -237,7 +237,8 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Stop> {
     started.map_err(|error| Stop::Gateway(Error::NoThread(error)))
 }
 
-pub(super) fn command() -> Command {
+/// The face of `gateway dial`.
+pub(in super::super) fn command() -> Command {
     let flags = vec![
         server_flag(GATEWAY),
         DIALECT,

@@ -167,7 +167,8 @@ impl Drop for Permit {
     }
 }
 
-pub(super) fn command() -> Command {
+/// The face of `gateway echo`.
+pub(in super::super) fn command() -> Command {
     let flags = vec![
         Flag::value("id", "N", "the server's id, under which clients dial it"),
         Flag::value(

@@ -76,7 +76,8 @@ pub(in crate::cli) fn send(request: &Send) -> Result<(), Failure> {
     }
 }
 
-pub(super) fn command() -> Command {
+/// The face of `node send`.
+pub(in crate::cli) fn command() -> Command {
     let flags = vec![
         Flag::value(
             "answer-to",

@@ -159,6 +159,10 @@ fn flags(table: &str) -> Vec<Flag> {
                 long: key.flag?,
                 short: key.short,
                 value: key.kind.placeholder(),
+                choices: match key.kind {
+                    Kind::Choice(words) => words,
+                    _ => &[],
+                },
                 repeats: matches!(key.kind, Kind::Addresses | Kind::Texts),
                 in_environment: false,
                 default: match key.kind {
