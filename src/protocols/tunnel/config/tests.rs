@@ -269,7 +269,7 @@ fn a_client_has_services_and_no_two_of_one_name() {
     assert_eq!(read(&of(&format!("[{one}]"))).1, Ok(vec![]));
     refuses(
         &of(&format!("[{one}, {one}]")),
-        &["t.toml:3:54: error: `name`: a service above is \"web\", too"],
+        &["t.toml:3:55: error: `name`: a service above is \"web\", too"],
     );
     let wants = "`services`: wants a list such as [{ name = \"web\", local = \"127.0.0.1:8080\" }]";
     for (services, found) in [("[]", "none"), ("{}", "a table"), ("5", "the number 5")] {

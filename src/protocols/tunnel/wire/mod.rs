@@ -33,8 +33,9 @@
 //!
 //! Behind `D` comes a ticket (32) that the control connection handed out, and the uuid (16) that it
 //! was handed out for, zeros for the pool. There is no answer and no round trip: raw bytes may follow
-//! at once, both ways. What is wrong is closed. On a connection of the pool the server writes, when it has a visitor for it,
-//! one head before the visitor's bytes: uuid (16), service (2), visitor's address.
+//! at once, both ways. What is wrong is closed. On a connection of the pool the server writes, when it
+//! has a visitor for it, one head before the visitor's bytes: uuid (16), service (2), visitor's address.
+//! The client writes nothing before that head.
 //!
 //! # Control frames
 //!
