@@ -4,6 +4,7 @@ pub mod agent;
 pub mod chain;
 pub mod gateway;
 pub mod node;
+pub mod tunnel;
 
 use crate::session::Protocol;
 

@@ -18,4 +18,7 @@ mod node_client;
 mod node_mutation;
 mod node_vectors;
 mod random;
+mod tunnel_mutation;
+mod tunnel_samples;
+mod tunnel_vectors;
 mod vectors;
