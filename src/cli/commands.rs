@@ -2,7 +2,7 @@
 //! list, and the table of the command that each row names.
 
 use super::flags::{Command, Flag, HELP};
-use super::{agent, chain, check, gateway, generate, help, node, route, serve};
+use super::{agent, chain, check, expose, gateway, generate, help, node, route, serve};
 
 /// A command's row.
 pub(super) struct Row {
@@ -65,6 +65,10 @@ pub(super) const COMMANDS: &[(&str, &[Row])] = &[
             Row {
                 face: chain::test_command,
                 summary: "try a chain, and say how far it reaches",
+            },
+            Row {
+                face: expose::command,
+                summary: "give services of this host a public port",
             },
         ],
     ),

@@ -17,6 +17,7 @@ mod chain;
 mod check;
 mod commands;
 mod exit;
+mod expose;
 mod flags;
 mod gateway;
 mod generate;
@@ -69,6 +70,7 @@ enum Invocation {
     Chain(chain::Request),
     ChainTest(chain::Trial),
     Generate,
+    Expose(expose::Request),
 }
 
 impl Invocation {
@@ -92,6 +94,7 @@ impl Invocation {
             Some("gateway") => gateway::parse(rest, environment),
             Some("node") => node::parse(rest, environment),
             Some("chain") => chain::parse(rest, environment),
+            Some("expose") => expose::parse(rest, environment),
             Some("gen") => generate::parse(rest, environment),
             _ => Err(wrong(unknown("command", first, &commands::names()))),
         }
@@ -112,6 +115,7 @@ impl Invocation {
             Invocation::Chain(request) => chain::run(&request),
             Invocation::ChainTest(trial) => trial.run(),
             Invocation::Generate => generate::run(),
+            Invocation::Expose(request) => expose::run(request),
         }
     }
 }

@@ -76,16 +76,20 @@ impl Settings {
         })
     }
 
-    /// An IP address; none only when the key's own default is none.
+    /// An IP address; none where the key's default is empty and nothing else is given.
     pub fn ip(&mut self, path: &'static str) -> Option<IpAddr> {
-        self.scalar(path, |key, raw| {
+        let ip = self.scalar(path, |key, raw| {
             let text = match raw {
                 Raw::Word(text) => text,
                 Raw::Item(Value::Text(text)) => text,
                 raw => return Err(wrong(&key.kind, raw)),
             };
-            text.parse().map_err(|_| wrong(&key.kind, raw))
-        })
+            if text.is_empty() && key.default.is_empty() {
+                return Ok(None);
+            }
+            text.parse().map(Some).map_err(|_| wrong(&key.kind, raw))
+        });
+        ip.flatten()
     }
 
     /// A list of texts, in the order of the file.

@@ -1,6 +1,7 @@
 //! The start and the ordered stop.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use crate::control::resolver::Resolver;
 use crate::control::{Control, Letter, Request, unix_now};
 use crate::net::{self, Kernel, Poller, Quota, SocketOptions};
 use crate::reactor::{self, Address, Bell, Mailbox, Pulse, mailbox};
-use crate::session::{Ground, Post, Service};
+use crate::session::{Ground, Listen, Post, Service};
 use crate::stats::{self, Counters, Metric};
 use crate::store::{self, Store};
 use crate::sys;
@@ -29,11 +30,62 @@ use crate::worker::Phase;
 ///
 /// Errors come before the first connection is accepted, except [`StartError::Thread`].
 pub fn run(plan: Plan) -> Result<(), StartError> {
-    let roles: Vec<_> = plan.roles.iter().filter(|role| role.is_on()).collect();
-    let listens: Vec<_> = roles.iter().map(|role| role.listen()).collect();
     // Before anything is opened, whose number could be one of theirs.
-    let passed = Passed::take(&listens);
-    let mut supervisor = Supervisor::find();
+    let passed = Passed::take(&listens(&plan));
+    let running = open(plan, passed, Supervisor::find())?;
+    let watch = Watch::begin(running.stopper(), Arc::clone(&running.supervisor))
+        .map_err(|error| StartError::System("watch signals", error))?;
+    running.announce()?;
+    let outcome = running.wait();
+    watch.close();
+    outcome
+}
+
+/// A server at work. Dropping it leaves it at work.
+pub struct Running {
+    crew: Crew,
+    bound: Vec<Bound>,
+    address_file: Option<PathBuf>,
+    /// What it begins with, in words.
+    status: String,
+    supervisor: Arc<Supervisor>,
+}
+
+impl Running {
+    /// What ends it.
+    pub fn stopper(&self) -> Stopper {
+        self.crew.stopper.clone()
+    }
+
+    /// Says where it listens, in the log and in the address file.
+    pub fn announce(&self) -> Result<(), StartError> {
+        listeners::announce(&self.bound, self.address_file.as_deref())?;
+        log::info!("ready: {}", self.status);
+        self.supervisor.ready(&self.status);
+        Ok(())
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(self) -> Result<(), StartError> {
+        self.crew.join()
+    }
+}
+
+/// Starts the plan as a part of another program: no service manager is told of it, and none of the
+/// program's descriptors are taken.
+pub fn start(plan: Plan) -> Result<Running, StartError> {
+    open(plan, Passed::of(Vec::new(), &[]), Supervisor::none())
+}
+
+/// Where the roles that are on listen.
+fn listens(plan: &Plan) -> Vec<Vec<Listen>> {
+    let roles = plan.roles.iter().filter(|role| role.is_on());
+    roles.map(|role| role.listen()).collect()
+}
+
+fn open(plan: Plan, passed: Passed, mut supervisor: Supervisor) -> Result<Running, StartError> {
+    let listens = listens(&plan);
+    let roles: Vec<_> = plan.roles.iter().filter(|role| role.is_on()).collect();
     if roles.is_empty() {
         return Err(StartError::NothingToServe);
     }
@@ -57,6 +109,7 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     listeners::keep(&bound, workers, &mut supervisor);
     let supervisor = Arc::new(supervisor);
     let own = listeners::all_addresses(&bound);
+    let quota = Arc::new(quota(&plan.core, workers, bound.len()));
     let mut services = Vec::new();
     for (number, role) in roles.iter().enumerate() {
         services.push(role.service(&Ground {
@@ -65,9 +118,11 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
             limits: limits.clone(),
             addresses: listeners::addresses(&bound, number),
             own: Arc::clone(&own),
+            cores: workers,
+            connections: quota.most(),
+            data_dir: plan.core.data_dir.clone(),
         }));
     }
-    let quota = Arc::new(quota(&plan.core, workers, bound.len()));
     let records = memory.records();
 
     let mut crew = Crew::start(
@@ -82,17 +137,16 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
             control.lending(pools, Instant::now(), unix_now())
         },
     )?;
-    let watch = Watch::start(crew.stopper.clone(), Arc::clone(&supervisor))
-        .map_err(|error| StartError::System("watch signals", error))?;
-    listeners::announce(&bound, plan.address_file.as_deref())?;
     let most = quota.most();
     let status = format!("{workers} workers, {records} records, at most {most} connections");
-    log::info!("ready: {status}");
-    supervisor.ready(&status);
     crew.watch_over(&supervisor)?;
-    let outcome = crew.join();
-    watch.close();
-    outcome
+    Ok(Running {
+        crew,
+        bound,
+        address_file: plan.address_file,
+        status,
+        supervisor,
+    })
 }
 
 fn open_store(
@@ -185,8 +239,7 @@ impl Crew {
     fn watch_over(&mut self, supervisor: &Arc<Supervisor>) -> Result<(), StartError> {
         // Those of a server without a watchdog are dropped, or control would wait for questions.
         let loops = std::mem::take(&mut self.loops);
-        let time = sd_notify::watchdog_enabled().filter(|time| !time.is_zero());
-        if let Some(time) = time {
+        if let Some(time) = supervisor.patience() {
             let supervisor = Arc::clone(supervisor);
             let feed = move || supervisor.alive();
             self.watchdog = Some(Watchdog::start(loops, time, feed)?);

@@ -63,7 +63,12 @@ pub struct Watch {
 impl Watch {
     /// SIGTERM and SIGINT drain, the second of them stops; SIGHUP is taken, so that a closed
     /// terminal does not end the server.
-    pub(super) fn start(stopper: Stopper, supervisor: Arc<Supervisor>) -> io::Result<Self> {
+    pub fn start(stopper: Stopper) -> io::Result<Self> {
+        Self::begin(stopper, Arc::new(Supervisor::none()))
+    }
+
+    /// The same, and the service manager is told.
+    pub(super) fn begin(stopper: Stopper, supervisor: Arc<Supervisor>) -> io::Result<Self> {
         // A file-size limit must fail a write, not end the process.
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, libc::SIGXFSZ])?;
         let handle = signals.handle();

@@ -40,9 +40,14 @@ impl Supervisor {
     }
 
     /// There is none.
-    #[cfg(test)]
     pub(super) fn none() -> Self {
         Self::default()
+    }
+
+    /// After how long without a word it takes the server for dead, if it does.
+    pub(super) fn patience(&self) -> Option<std::time::Duration> {
+        let time = sd_notify::watchdog_enabled().filter(|_| self.is_there);
+        time.filter(|time| !time.is_zero())
     }
 
     /// Gives it sockets to keep, under their names, as many as it has room for.

@@ -33,5 +33,6 @@ mod starts;
 mod store;
 mod stream;
 mod supervised;
+mod tunnel;
 mod vectors;
 mod wait;

@@ -32,6 +32,9 @@ fn house(seed: u64, to: &[(&str, u16)]) -> House {
             limits,
             addresses: Vec::new(),
             own: [].into(),
+            cores: 1,
+            connections: 1000,
+            data_dir: std::path::PathBuf::new(),
         };
         config.service(&ground).seat(0)
     })

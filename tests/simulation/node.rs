@@ -102,6 +102,9 @@ fn house(seed: u64, shape: Shape, change: impl FnOnce(&mut Config)) -> House {
             limits,
             addresses: config.listen.repeat(2),
             own: [].into(),
+            cores: 1,
+            connections: 1000,
+            data_dir: std::path::PathBuf::new(),
         };
         config.service(&ground).seat(0)
     });

@@ -21,4 +21,7 @@ mod node_mutation;
 mod node_vectors;
 mod proxy_mutation;
 mod random;
+mod tunnel_mutation;
+mod tunnel_samples;
+mod tunnel_vectors;
 mod vectors;

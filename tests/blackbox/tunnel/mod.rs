@@ -1,0 +1,3 @@
+//! The tunnel role from outside: services behind `towpath expose`, and who visits them.
+
+mod basics;
