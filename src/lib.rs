@@ -153,6 +153,7 @@
 //! * **A mirrored ring.** Two mappings per ring gained nothing over blocks and vectored calls.
 //! * **A cache in front of the store.** The store's memory is the whole store.
 
+pub mod admin;
 pub mod buffer;
 pub mod cli;
 pub mod config;

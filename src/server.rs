@@ -4,13 +4,15 @@
 //!   main ── store, listeners ──> control thread ──> workers (one per core) ──> ready
 //!     │                                ^   questions, answers   ^
 //!     └─ SIGTERM, SIGINT: drain; the second: stop ──────────────┘
-//!   stop: workers end first, then the control thread, which has everything on disk by then
+//!   stop: workers end first, then the admin thread, which tells of them until then, then the control
+//!         thread, which has everything on disk by then
 //! ```
 //!
 //! Everything that can be wrong with the machine is found here, before the first connection.
 
 mod boot;
 mod listeners;
+mod operations;
 mod part;
 mod signals;
 

@@ -10,6 +10,7 @@
 //! One file for each command; `flags` and `help` know what every command line has in common. This
 //! room owns stdout and stderr: no other room prints. Only `main` calls it.
 
+mod admin;
 mod agent;
 mod backoff;
 mod check;
@@ -61,6 +62,7 @@ enum Invocation {
     Dial(gateway::Dial),
     Node(node::Request),
     Send(node::Send),
+    Operate(admin::Request),
 }
 
 impl Invocation {
@@ -83,6 +85,11 @@ impl Invocation {
             Some("route") => route::parse(rest, environment),
             Some("gateway") => gateway::parse(rest, environment),
             Some("node") => node::parse(rest, environment),
+            Some("status") => admin::parse("status", rest, environment),
+            Some("top") => admin::parse("top", rest, environment),
+            Some("kick") => admin::parse("kick", rest, environment),
+            Some("drain") => admin::parse("drain", rest, environment),
+            Some("reload") => admin::parse("reload", rest, environment),
             _ => Err(wrong(unknown("command", first, &NAMES))),
         }
     }
@@ -99,6 +106,7 @@ impl Invocation {
             Invocation::Dial(dial) => dial.run(),
             Invocation::Node(request) => node::run(&request),
             Invocation::Send(request) => node::send(&request),
+            Invocation::Operate(request) => admin::run(&request),
         }
     }
 }
@@ -134,13 +142,18 @@ fn overview() -> String {
 }
 
 /// Every command and flag of the program itself, for the hints.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 13] = [
     "serve",
     "check",
     "agent",
     "route",
     "gateway",
     "node",
+    "status",
+    "top",
+    "kick",
+    "reload",
+    "drain",
     "--help",
     "--version",
 ];
@@ -183,6 +196,19 @@ const OVERVIEW: &[(&str, &[(&str, &str)])] = &[
                 "get a public address and print what peers send there",
             ),
             ("node send PUBLIC_ADDR", "send lines to a node"),
+        ],
+    ),
+    (
+        "Operators",
+        &[
+            ("status", "say what a server is doing"),
+            ("top", "show its sessions, anew each second"),
+            ("kick ID", "end one session"),
+            ("reload [--dry-run]", "have it read its configuration again"),
+            (
+                "drain",
+                "have it take nothing new, finish what is open, and exit",
+            ),
         ],
     ),
     (

@@ -25,6 +25,7 @@
 
 pub mod leases;
 mod lending;
+mod operator;
 pub mod resolver;
 mod watchers;
 
@@ -38,6 +39,8 @@ use crate::reactor::{Address, Handle, Outbox, SessionKey};
 use crate::store::{Change, Memory, Name, Refusal, Store, Update};
 use leases::{Lease, NoPort, Pool};
 use lending::Lending;
+use operator::Told;
+pub use operator::{Answer, Errand, Kept, Leased, PoolFigures, Query, Refused};
 use resolver::{Found, Names, Outcome, Resolver};
 use watchers::Watchers;
 
@@ -107,6 +110,8 @@ pub enum Command {
     /// The session has ended: whatever leases it holds run out from now on, those among them whose
     /// answer it has not heard. Has no reply.
     Ended,
+    /// What an operator asks about leases; answered where the errand says.
+    Operator(Errand),
     /// Looks a name up; answered by [`Reply::Resolved`] within the timeout.
     Resolve {
         /// A name, or an address written out.
@@ -164,6 +169,8 @@ pub struct Control {
     lending: Lending,
     outboxes: Vec<Outbox<Letter>>,
     recoveries: u64,
+    /// What operators are told when the round's changes are on the disk.
+    told: Vec<Told>,
     /// How many updates the last round had.
     last_updates: usize,
 }
@@ -176,6 +183,7 @@ impl Control {
             memory: store.memory(),
             recoveries: store.recoveries(),
             last_updates: 0,
+            told: Vec::new(),
             store,
             resolver,
             watchers: Watchers::default(),
@@ -256,6 +264,7 @@ impl Control {
         self.lending.expire(now);
         let mut updates = Vec::new();
         let mut askers = Vec::new();
+        self.serve_operators(batch, now);
         for Request {
             from,
             ticket,
@@ -275,9 +284,11 @@ impl Control {
         let leases = self.lending.unsaved(now);
         self.last_updates = updates.len() + leases.len();
         // The disk may take its time from here on; whoever did not ask for it is served.
+        let mut leased = Ok(());
         if self.last_updates > 0 {
-            self.apply(&updates, &askers, &leases, now, unix);
+            leased = self.apply(&updates, &askers, &leases, now, unix);
         }
+        self.answer_operators(&leased);
     }
 
     /// When [`Control::step`] has something to do even if no request comes.
@@ -298,8 +309,8 @@ impl Control {
 
     fn serve(&mut self, asker: Asker, command: Command, now: Instant) {
         match command {
-            // An update is the round's, which gathers them.
-            Command::Update(_) => {}
+            // An update is the round's, which gathers them; operators are served before all.
+            Command::Update(_) | Command::Operator(_) => {}
             Command::Watch { id, section } => self.watch(asker, &id, &section, now),
             Command::Unwatch { id, section } => self.watchers.remove(asker.from, &id, &section),
             Command::Lease {
@@ -374,7 +385,7 @@ impl Control {
         leases: &[Update],
         now: Instant,
         unix: i64,
-    ) {
+    ) -> Result<(), Refusal> {
         let (answers, leased) = self.store.apply_all(updates, leases, unix);
         if !leases.is_empty() {
             for (asker, reply) in self.lending.settle(&leased, now) {
@@ -385,7 +396,7 @@ impl Control {
             self.post(*asker, Reply::Stored(answer.clone()), now);
         }
         if self.watchers.len() == 0 {
-            return;
+            return leased;
         }
         for (update, answer) in updates.iter().zip(&answers) {
             if answer.is_ok() && matches!(update.change, Change::Set(_)) {
@@ -396,6 +407,7 @@ impl Control {
             self.recoveries = self.store.recoveries();
             self.wake_all_found(now);
         }
+        leased
     }
 
     /// Wakes whoever waits for a record that came out of a recovery.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::listeners::{self, Bound};
+use super::operations::{Operations, Site};
 use super::part::Part;
 use super::signals::{Stopper, Watch};
 use super::{Plan, StartError};
+use crate::admin::Admin;
 use crate::config::Core;
 use crate::control::resolver::Resolver;
 use crate::control::{Control, Letter, Request, unix_now};
@@ -20,7 +22,7 @@ use crate::session::{Ground, Post, Service};
 use crate::stats::{self, Counters, Metric};
 use crate::store::{self, Store};
 use crate::sys;
-use crate::worker::Phase;
+use crate::worker::{Order, Phase};
 
 /// Runs the plan until it has drained after a signal.
 ///
@@ -36,12 +38,7 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
         chosen => chosen,
     };
     let pools: Vec<_> = roles.iter().flat_map(|role| role.pools()).collect();
-    let store = match roles.iter().find_map(|role| role.store()) {
-        Some(limits) => Store::open(&plan.core.data_dir, limits),
-        None if !pools.is_empty() => Store::open(&plan.core.data_dir, NO_RECORDS),
-        None => Store::in_memory(NO_RECORDS),
-    };
-    let store = store.map_err(StartError::Store)?;
+    let store = open_store(&plan, !pools.is_empty())?;
     let resolver = Resolver::new(limits.resolve_ttl, limits.resolve_timeout)
         .map_err(|error| StartError::System("start the resolver", error))?;
     let (memory, names) = (store.memory(), resolver.names());
@@ -51,6 +48,7 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     };
     let listens: Vec<_> = roles.iter().map(|role| role.listen()).collect();
     let bound = listeners::bind_all(&listens, workers, options)?;
+    let operations = Operations::bind(&plan.core.admin)?;
     let own = listeners::all_addresses(&bound);
     let mut services = Vec::new();
     for (number, role) in roles.iter().enumerate() {
@@ -62,13 +60,19 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
             own: Arc::clone(&own),
         }));
     }
-    let quota = Arc::new(quota(&plan.core, workers, bound.len()));
+    let quota = Arc::new(quota(
+        &plan.core,
+        workers,
+        bound.len(),
+        operations.descriptors(),
+    ));
     let records = memory.records();
+    let cast = Cast::of(&plan, services, &bound);
 
     let crew = Crew::start(
         &plan.core,
         workers,
-        services,
+        cast,
         &bound,
         options,
         &quota,
@@ -79,14 +83,34 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     )?;
     let watch = Watch::start(crew.stopper.clone())
         .map_err(|error| StartError::System("watch signals", error))?;
-    listeners::announce(&bound, plan.address_file.as_deref())?;
+    listeners::announce(&bound, operations.listens(), plan.address_file.as_deref())?;
+    let admin = operations.start(Site {
+        plan: &plan,
+        bound: &bound,
+        counters: &crew.counters,
+        orders: &crew.orders,
+        questions: crew.questions.clone(),
+        memory,
+        quota: &quota,
+        stopper: &crew.stopper,
+    })?;
     log::info!(
         "ready: {workers} workers, {records} records, at most {} connections",
         quota.most()
     );
-    let outcome = crew.join();
+    let outcome = crew.join(admin);
     watch.close();
     outcome
+}
+
+fn open_store(plan: &Plan, lends: bool) -> Result<Store, StartError> {
+    let mut on = plan.roles.iter().filter(|role| role.is_on());
+    match on.find_map(|role| role.store()) {
+        Some(limits) => Store::open(&plan.core.data_dir, limits),
+        None if lends => Store::open(&plan.core.data_dir, NO_RECORDS),
+        None => Store::in_memory(NO_RECORDS),
+    }
+    .map_err(StartError::Store)
 }
 
 /// The threads of a running server.
@@ -95,6 +119,8 @@ struct Crew {
     control: JoinHandle<()>,
     stopper: Stopper,
     counters: Vec<Arc<Counters>>,
+    orders: Vec<Address<Order>>,
+    questions: Sender<Request>,
 }
 
 impl Crew {
@@ -102,7 +128,7 @@ impl Crew {
     fn start(
         core: &Core,
         workers: usize,
-        services: Vec<Arc<dyn Service>>,
+        cast: Cast,
         bound: &[Bound],
         options: SocketOptions,
         quota: &Arc<Quota>,
@@ -122,9 +148,11 @@ impl Crew {
             control: start_control(control(addresses), asked)?,
             stopper: Stopper::new(Arc::clone(&phase), bells),
             counters: Vec::new(),
+            orders: desks.iter().map(|desk| desk.ordering.clone()).collect(),
+            questions,
         };
         for (number, desk) in desks.into_iter().enumerate() {
-            let counters = Arc::new(Counters::default());
+            let counters = Arc::new(Counters::new(&cast.counted));
             crew.counters.push(Arc::clone(&counters));
             let part = Part {
                 number,
@@ -133,8 +161,10 @@ impl Crew {
                 kernel: desk.kernel,
                 mailbox: desk.mailbox,
                 post: desk.post,
+                orders: desk.orders,
                 cores: cores.clone(),
-                services: services.clone(),
+                services: cast.services.clone(),
+                roles: cast.names.clone(),
                 listeners: bound.iter().filter_map(|at| at.share(number)).collect(),
                 limits: core.limits.clone(),
                 buffer_memory: core.limits.max_buffer_memory as usize / workers,
@@ -142,7 +172,7 @@ impl Crew {
                 options,
                 spin: core.spin,
                 pipe_size: core.pipe_size as usize,
-                questions: questions.clone(),
+                questions: crew.questions.clone(),
                 phase: Arc::clone(&phase),
                 quota: Arc::clone(quota),
                 counters,
@@ -153,15 +183,19 @@ impl Crew {
         Ok(crew)
     }
 
-    /// Waits for the workers, then for the control thread, which ends when nobody can ask it
+    /// Waits for the workers, then ends the admin thread, then waits for the control thread, which ends when nobody can ask it
     /// anything any more.
-    fn join(self) -> Result<(), StartError> {
+    fn join(self, admin: Option<Admin>) -> Result<(), StartError> {
         let mut outcome = Ok(());
         for worker in self.workers {
             if worker.join().is_err() {
                 outcome = Err(StartError::Thread("worker"));
             }
         }
+        if admin.is_some_and(|admin| !admin.end()) {
+            outcome = Err(StartError::Thread("admin"));
+        }
+        drop(self.questions);
         if self.control.join().is_err() {
             outcome = Err(StartError::Thread("control"));
         }
@@ -179,6 +213,8 @@ struct Desk {
     mailbox: Mailbox<Letter>,
     core: Address<Post>,
     post: Mailbox<Post>,
+    ordering: Address<Order>,
+    orders: Mailbox<Order>,
 }
 
 impl Desk {
@@ -186,15 +222,55 @@ impl Desk {
         let (poller, kernel, bell) = net::open(options)?;
         let (address, mailbox) = mailbox(LETTERS, Arc::clone(&bell));
         let (core, post) = reactor::mailbox(LETTERS, Arc::clone(&bell));
+        let (ordering, orders) = reactor::mailbox(ORDERS, Arc::clone(&bell));
         Ok(Self {
             core,
             post,
+            ordering,
+            orders,
             poller,
             kernel,
             bell,
             address,
             mailbox,
         })
+    }
+}
+
+/// The services that are on, and what the counters call their sessions.
+struct Cast {
+    services: Vec<Arc<dyn Service>>,
+    /// Every name, each once: what the address file calls the listeners.
+    counted: Vec<&'static str>,
+    /// Of each service's sessions that come by no listener.
+    names: Vec<&'static str>,
+}
+
+impl Cast {
+    fn of(plan: &Plan, services: Vec<Arc<dyn Service>>, bound: &[Bound]) -> Self {
+        let on = plan.roles.iter().zip(super::protocols());
+        let on = on.filter(|(role, _)| role.is_on());
+        let mut cast = Self {
+            services,
+            counted: Vec::new(),
+            names: Vec::new(),
+        };
+        for (number, (_, protocol)) in on.enumerate() {
+            let own = listeners::roles(bound, number);
+            let mut name = protocol.name();
+            if let Some(first) = own.first()
+                && !own.contains(&name)
+            {
+                name = first;
+            }
+            for role in own.into_iter().chain([name]) {
+                if !cast.counted.contains(&role) {
+                    cast.counted.push(role);
+                }
+            }
+            cast.names.push(name);
+        }
+        cast
     }
 }
 
@@ -206,7 +282,7 @@ fn start_control(control: Control, asked: Receiver<Request>) -> Result<JoinHandl
 }
 
 /// How many connections the descriptors allow: each may need a second one, to its upstream.
-fn quota(core: &Core, workers: usize, listeners: usize) -> Quota {
+fn quota(core: &Core, workers: usize, listeners: usize, admin: usize) -> Quota {
     let limits = &core.limits;
     if let Ok((soft, hard)) = sys::descriptor_limit()
         && soft < hard
@@ -215,7 +291,7 @@ fn quota(core: &Core, workers: usize, listeners: usize) -> Quota {
         log::warn!("the descriptor limit stays at {soft}: {error}");
     }
     let open = sys::descriptor_limit().map_or(1024, |(soft, _)| soft as usize);
-    let own = OWN_DESCRIPTORS + workers * (3 + listeners);
+    let own = OWN_DESCRIPTORS + admin + workers * (3 + listeners);
     let allowed = (open.saturating_sub(own) / 2).max(1);
     let most = match limits.max_connections {
         0 => allowed,
@@ -251,6 +327,9 @@ const QUESTIONS: usize = 65_536;
 /// Letters that may wait for a worker, from control and from other workers alike; the sender keeps
 /// those that do not fit.
 const LETTERS: usize = 16_384;
+
+/// Orders of the house that may wait for a worker: those of one client of the admin address each.
+const ORDERS: usize = 256;
 
 /// Descriptors that are not connections: the store, the standard ones, lookups, and some to spare.
 const OWN_DESCRIPTORS: usize = 32;
