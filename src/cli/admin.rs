@@ -121,7 +121,7 @@ fn refused(command: &str, status: u16, body: &Value) -> Failure {
     let why = body["error"].as_str().unwrap_or("the answer says nothing");
     let mut lines = vec![format!("towpath {command}: {}", plain(why))];
     let mistakes = body["mistakes"].as_array().into_iter().flatten();
-    lines.extend(mistakes.filter_map(Value::as_str).map(|line| plain(line)));
+    lines.extend(mistakes.filter_map(Value::as_str).map(plain));
     if status == 401 {
         lines.push("give the token by --token-file FILE or TOWPATH_ADMIN_TOKEN".to_owned());
     }

@@ -67,6 +67,14 @@ pub struct Limits {
 }
 
 impl Core {
+    /// How many workers there are on a machine with so many cores.
+    pub fn worker_threads(&self, cores: usize) -> usize {
+        match self.workers {
+            0 => cores,
+            chosen => chosen,
+        }
+    }
+
     /// Reads the core's keys; mistakes are left in `settings`.
     pub fn read(settings: &mut Settings) -> Core {
         settings.choice("store");

@@ -196,7 +196,7 @@ impl Lending {
                 rows.push(Leased {
                     pool: name,
                     port: listed.port,
-                    owner: listed.owner.escape_ascii().to_string(),
+                    owner: show_owner(listed.owner),
                     epoch: listed.epoch,
                     holder: book.holder(listed.port).map(|(_, _, holder)| holder.from),
                     pinned: listed.pinned,
@@ -348,6 +348,16 @@ impl Lending {
             log::error!("leases: no role has declared the pool {pool}");
             NoPort::Full
         })
+    }
+}
+
+/// An owner as text where it is text, else in hexadecimal digits, as the log shows identities.
+fn show_owner(owner: &[u8]) -> String {
+    match std::str::from_utf8(owner) {
+        Ok(text) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            text.into()
+        }
+        _ => owner.iter().map(|byte| format!("{byte:02x}")).collect(),
     }
 }
 

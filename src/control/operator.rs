@@ -101,7 +101,7 @@ pub struct Leased {
     pub pool: &'static str,
     /// The port.
     pub port: u16,
-    /// Whose it is: the role's name for it, with whatever is not text escaped.
+    /// Whose it is: the role's name for it, in hexadecimal digits where it is no plain text.
     pub owner: String,
     /// Its latest epoch.
     pub epoch: u64,

@@ -33,10 +33,7 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
         return Err(StartError::NothingToServe);
     }
     let limits = plan.core.limits.clone();
-    let workers = match plan.core.workers {
-        0 => sys::processors(),
-        chosen => chosen,
-    };
+    let workers = plan.core.worker_threads(sys::processors());
     let pools: Vec<_> = roles.iter().flat_map(|role| role.pools()).collect();
     let store = open_store(&plan, !pools.is_empty())?;
     let resolver = Resolver::new(limits.resolve_ttl, limits.resolve_timeout)
@@ -49,7 +46,7 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     let listens: Vec<_> = roles.iter().map(|role| role.listen()).collect();
     let bound = listeners::bind_all(&listens, workers, options)?;
     let operations = Operations::bind(&plan.core.admin)?;
-    let own = listeners::all_addresses(&bound);
+    let own = listeners::all_addresses(&bound, operations.listens());
     let mut services = Vec::new();
     for (number, role) in roles.iter().enumerate() {
         services.push(role.service(&Ground {
@@ -83,7 +80,7 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     )?;
     let watch = Watch::start(crew.stopper.clone())
         .map_err(|error| StartError::System("watch signals", error))?;
-    listeners::announce(&bound, operations.listens(), plan.address_file.as_deref())?;
+    let told = operations.listens().to_vec();
     let admin = operations.start(Site {
         plan: &plan,
         bound: &bound,
@@ -94,6 +91,7 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
         quota: &quota,
         stopper: &crew.stopper,
     })?;
+    listeners::announce(&bound, &told, plan.address_file.as_deref())?;
     log::info!(
         "ready: {workers} workers, {records} records, at most {} connections",
         quota.most()

@@ -101,8 +101,9 @@ pub(super) fn roles(bound: &[Bound], service: usize) -> Vec<&'static str> {
 }
 
 /// Where the server listens.
-pub(super) fn all_addresses(bound: &[Bound]) -> Arc<[SocketAddr]> {
-    bound.iter().map(|at| at.listen.address).collect()
+pub(super) fn all_addresses(bound: &[Bound], further: &[Listen]) -> Arc<[SocketAddr]> {
+    let listens = bound.iter().map(Bound::listen).chain(further);
+    listens.map(|listen| listen.address).collect()
 }
 
 /// Binds listens of one address to one port. Where any free port will do, one that is free for the

@@ -5,8 +5,8 @@
 //!   house ── Order ──> [box of each worker] ──> a few a turn ──> Answer ──> [box of who asked]
 //! ```
 //!
-//! Bounds: a turn does [`ORDERS`] orders; one that lists looks at [`SLOTS`] places of the table and
-//! tells where to go on. An answer that finds its box full is dropped: who asked stops waiting in its
+//! Bounds: a turn does [`ORDERS`] orders; one that lists looks at [`SLOTS`] places of the table, makes
+//! [`ROWS`] rows, and tells where to go on: some tenth of a millisecond. An answer that finds its box full is dropped: who asked stops waiting in its
 //! own time.
 //!
 //! A relay that is ended from outside has not come to an end of its own: while bytes of either side
@@ -220,7 +220,7 @@ impl<N: Network> Worker<N> {
         let stop = end.min(from.saturating_add(SLOTS));
         let mut rows = Vec::new();
         let mut at = from;
-        while at < stop && rows.len() < most {
+        while at < stop && rows.len() < most.min(ROWS) {
             if let Some((key, slot)) = self.sessions.at(at)
                 && self.is_meant(slot, filter)
             {
@@ -408,6 +408,9 @@ const ORDERS: usize = 4;
 
 /// Places of the session table that one order looks at.
 const SLOTS: u32 = 1024;
+
+/// Rows that one order makes.
+const ROWS: usize = 128;
 
 /// Connections of one session that are counted for its row.
 const MOST_COUNTED: usize = 1024;

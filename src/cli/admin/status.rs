@@ -71,7 +71,8 @@ fn roles(out: &mut String, roles: &[Value]) -> fmt::Result {
         }
         let [open, begun] = ["open", "opened"].map(|key| number(&role[key]).to_string());
         let [up, down] = ["bytes_up", "bytes_down"].map(|key| bytes(number(&role[key]) as f64));
-        let figures = [&open, &begun, &ended.to_string(), &up, &down].map(String::as_str);
+        let ended = ended.to_string();
+        let figures = [&open, &begun, &ended, &up, &down].map(String::as_str);
         row(&text(&role["role"]), figures, &most.1)?;
     }
     Ok(())
@@ -172,10 +173,10 @@ pub(super) fn cut(text: &str, most: usize) -> String {
     }
 }
 
-/// In at most six columns: `9999B`, `976K`, `1.2G`.
+/// In at most five columns: `9999B`, `976K`, `1.2G`.
 pub(super) fn bytes(count: f64) -> String {
     let mut count = count;
-    for unit in ["B", "K", "M", "G"] {
+    for unit in ["B", "K", "M", "G", "T", "P"] {
         if count < 9999.5 {
             return match unit {
                 "B" => format!("{count:.0}B"),
@@ -185,7 +186,7 @@ pub(super) fn bytes(count: f64) -> String {
         }
         count /= 1024.0;
     }
-    format!("{count:.1}T")
+    format!("{count:.1}E")
 }
 
 /// In at most seven columns: `59s`, `3m02s`, `2h07m`, `12d03h`.
@@ -209,7 +210,7 @@ mod tests {
     #[test]
     fn figures_are_short() {
         let shown = [0.0, 9999.0, 10_000.0, 1_000_000.0, 5e9, 9e15].map(bytes);
-        assert_eq!(shown, ["0B", "9999B", "9.8K", "977K", "4768M", "8185.5T"]);
+        assert_eq!(shown, ["0B", "9999B", "9.8K", "977K", "4768M", "8185T"]);
         let shown = [0.4, 59.0, 182.0, 7620.0, 1_047_600.0].map(time);
         assert_eq!(shown, ["0s", "59s", "3m02s", "2h07m", "12d03h"]);
         assert_eq!(cut("abcdef", 4), "abc~");
