@@ -17,6 +17,7 @@
 //!   main: arguments, configuration, boot, waits           log: lines to stderr
 //!   signals: SIGTERM, SIGINT                               ^ bounded channel, from all threads
 //!   watchdog: looks whether all loops go round, if systemd has one
+//!   admin: HTTP on a poll of its own; orders to workers, errands to control, both answered by bell
 //!      │ phase (an atomic), then the bells
 //!      v
 //!   worker 0   worker 1  ...  worker N-1                  one per core; each with a listening
@@ -42,8 +43,10 @@
 //! | [`control::resolver::Names`] | written by control, read by workers | 4,096 hosts; the oldest answer leaves |
 //! | [`net::Quota`] | all workers | `max_connections`; the listener rests, a socket for datagrams is refused |
 //! | [`reactor::Pulse`] | beaten by workers and control, read by the watchdog | one for each loop |
-//! | [`worker::Phase`] | signals to workers | three values |
-//! | [`stats::Counters`] | each written by its worker, read at the end | one set per core |
+//! | [`worker::Phase`] | signals and the admin thread to workers | three values |
+//! | [`worker::Order`], and its answer | the admin thread to one worker, and back | 256 in the box, 1,024 answers; the operator is told that a part is missing |
+//! | [`control::Errand`], and its answer | the admin thread to control, and back | as a question; 1,024 answers |
+//! | [`stats::Counters`] | each written by its worker, read by the admin thread and at the end | one set per core |
 //! | log lines | all to the log thread | 4,096; counted as lost |
 //!
 //! Relayed bytes, datagrams, timers and sessions never leave the core that took them in. Frames between
@@ -88,7 +91,7 @@
 //! | 4½ parts | [`upstream`] [`runs`] | 0 to 4 |
 //! | 5 protocols | [`protocols`] | 0 to 4½; never another protocol, `mio`, `socket2` or `libc` |
 //! | 6 engine | [`worker`] | 0 to 4; it has heard of no protocol, and of no part |
-//! | 7 house | [`server`] [`cli`] `main` `lib` | all; no other floor reads the list of protocols |
+//! | 7 house | [`admin`] [`server`] [`cli`] `main` `lib` | all; no other floor reads the list of protocols |
 //!
 //! A new protocol is a folder below [`protocols`] and one entry in its list. If `worker` or `session`
 //! must change for it, the contract lacks a verb, and the verb is for all.
@@ -157,6 +160,7 @@
 //! * **A mirrored ring.** Two mappings per ring gained nothing over blocks and vectored calls.
 //! * **A cache in front of the store.** The store's memory is the whole store.
 
+pub mod admin;
 pub mod buffer;
 pub mod cli;
 pub mod config;

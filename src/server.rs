@@ -4,7 +4,8 @@
 //!   main ── store, listeners ──> control thread ──> workers (one per core) ──> ready
 //!     │                                ^   questions, answers   ^
 //!     └─ SIGTERM, SIGINT: drain; the second: stop ──────────────┘
-//!   stop: workers end first, then the control thread, which has everything on disk by then
+//!   stop: workers end first, then the admin thread, which tells of them until then, then the control
+//!         thread, which has everything on disk by then
 //! ```
 //!
 //! Under a service manager (`supervisor`), sockets may be older than the process (`passed`), and each is
@@ -15,6 +16,7 @@
 mod boot;
 pub mod expose;
 mod listeners;
+mod operations;
 mod part;
 mod passed;
 mod signals;

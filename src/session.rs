@@ -30,7 +30,7 @@ pub use crate::net::Sharing;
 pub use crate::relay::Silence;
 pub use close::{Cause, Close, Side};
 pub use mail::{Freight, Mail, Post};
-pub use role::{Ground, Listen, Protocol, Resident, Role, Seat, Service, Transport};
+pub use role::{Ground, Listen, Protocol, Resident, Role, RouteRow, Seat, Service, Transport};
 
 use crate::buffer::Ring;
 use crate::control::{Command, Reply};

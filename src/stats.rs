@@ -1,9 +1,15 @@
 //! Counters of one core: written by its worker alone, read by anyone at any time.
 //!
 //! A counter is a plain load and store on its own core, never a locked instruction; whoever reads
-//! sums over the cores.
+//! sums over the cores. What each is called outside, and what it says, stands in [`TABLE`] and
+//! nowhere else. Labels take their values from short lists that are known at the start, so the
+//! number of series is bounded.
+
+mod table;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use table::{About, Gauge, Kind, Reason, Source, TABLE};
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,31 +54,178 @@ pub enum Metric {
 
 const METRICS: usize = Metric::Unlogged as usize + 1;
 
+/// What a core holds at the end of its latest turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Held {
+    /// Sessions.
+    Sessions,
+    /// Connections.
+    Connections,
+    /// Relayed pairs.
+    Relays,
+    /// Datagram sockets that sessions have opened.
+    Sockets,
+    /// Bytes of buffer blocks lent out.
+    Buffers,
+    /// Listeners that rest because no connection can be taken.
+    Resting,
+}
+
+const HELD: usize = Held::Resting as usize + 1;
+
 /// One core's counters.
 #[derive(Default)]
 pub struct Counters {
     values: [AtomicU64; METRICS],
+    held: [AtomicU64; HELD],
+    roles: Box<[RoleCounters]>,
+}
+
+/// One core's counters of the sessions of one role.
+pub struct RoleCounters {
+    name: &'static str,
+    opened: AtomicU64,
+    open: AtomicU64,
+    ended: [AtomicU64; Reason::ALL.len()],
+    moved: [AtomicU64; 2],
+}
+
+/// One role's figures, of one core or summed over them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoleFigures {
+    /// What it is called in the address file and the log.
+    pub name: &'static str,
+    /// Sessions begun.
+    pub opened: u64,
+    /// Sessions that are open.
+    pub open: u64,
+    /// Sessions that have ended, by reason.
+    pub ended: [u64; Reason::ALL.len()],
+    /// Bytes from those who came, and to them.
+    pub moved: [u64; 2],
 }
 
 impl Counters {
+    /// Counters with those of the roles named.
+    pub fn new(roles: &[&'static str]) -> Self {
+        let role = |name: &&'static str| RoleCounters {
+            name,
+            opened: AtomicU64::default(),
+            open: AtomicU64::default(),
+            ended: Default::default(),
+            moved: Default::default(),
+        };
+        Self {
+            roles: roles.iter().map(role).collect(),
+            ..Self::default()
+        }
+    }
+
     /// Adds to a counter. Only the worker that owns the counters may call this.
     pub fn add(&self, metric: Metric, count: u64) {
-        let value = &self.values[metric as usize];
-        value.store(
-            value.load(Ordering::Relaxed).wrapping_add(count),
-            Ordering::Relaxed,
-        );
+        raise(&self.values[metric as usize], count);
     }
 
     /// The counter's value now.
     pub fn get(&self, metric: Metric) -> u64 {
         self.values[metric as usize].load(Ordering::Relaxed)
     }
+
+    /// Tells how much of something there is. Only for the worker that owns the counters.
+    pub fn hold(&self, what: Held, count: usize) {
+        self.held[what as usize].store(count as u64, Ordering::Relaxed);
+    }
+
+    /// How much of something there was at the end of the latest turn.
+    pub fn held(&self, what: Held) -> u64 {
+        self.held[what as usize].load(Ordering::Relaxed)
+    }
+
+    /// The counters of one role, by the number that [`Counters::role_number`] gave.
+    pub fn role(&self, number: usize) -> Option<&RoleCounters> {
+        self.roles.get(number)
+    }
+
+    /// Which of the roles has this name.
+    pub fn role_number(&self, name: &str) -> Option<usize> {
+        self.roles.iter().position(|role| role.name == name)
+    }
+}
+
+/// Written by the worker that owns them alone, too.
+impl RoleCounters {
+    /// A session has begun.
+    pub fn begin(&self) {
+        raise(&self.opened, 1);
+        raise(&self.open, 1);
+    }
+
+    /// A session has ended.
+    pub fn end(&self, reason: Reason) {
+        raise(&self.ended[reason as usize], 1);
+        raise(&self.open, u64::MAX);
+    }
+
+    /// Bytes came from those who came here (way 0), or went to them (way 1).
+    pub fn add_moved(&self, way: usize, count: u64) {
+        raise(&self.moved[way & 1], count);
+    }
+
+    /// What the role is called.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn figures(&self) -> RoleFigures {
+        let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        RoleFigures {
+            name: self.name,
+            opened: read(&self.opened),
+            open: read(&self.open),
+            ended: std::array::from_fn(|at| read(&self.ended[at])),
+            moved: std::array::from_fn(|way| read(&self.moved[way])),
+        }
+    }
+}
+
+/// A plain addition, as only one thread writes; `u64::MAX` takes one away.
+fn raise(value: &AtomicU64, count: u64) {
+    let sum = value.load(Ordering::Relaxed).wrapping_add(count);
+    value.store(sum, Ordering::Relaxed);
 }
 
 /// A counter's sum over all cores.
 pub fn sum<'a>(cores: impl IntoIterator<Item = &'a Counters>, metric: Metric) -> u64 {
     cores.into_iter().map(|core| core.get(metric)).sum()
+}
+
+/// How much of something all cores hold.
+pub fn sum_held<'a>(cores: impl IntoIterator<Item = &'a Counters>, what: Held) -> u64 {
+    cores.into_iter().map(|core| core.held(what)).sum()
+}
+
+/// Every role's figures over all cores, in the order in which the roles were named.
+pub fn sum_roles<'a>(cores: impl IntoIterator<Item = &'a Counters>) -> Vec<RoleFigures> {
+    let mut sums: Vec<RoleFigures> = Vec::new();
+    for core in cores {
+        for (at, role) in core.roles.iter().enumerate() {
+            let more = role.figures();
+            let Some(sum) = sums.get_mut(at) else {
+                sums.push(more);
+                continue;
+            };
+            sum.opened += more.opened;
+            sum.open = sum.open.wrapping_add(more.open);
+            for (sum, more) in sum.ended.iter_mut().zip(more.ended) {
+                *sum += more;
+            }
+            for (sum, more) in sum.moved.iter_mut().zip(more.moved) {
+                *sum += more;
+            }
+        }
+    }
+    sums
 }
 
 #[cfg(test)]
@@ -88,5 +241,31 @@ mod tests {
         assert_eq!(sum(&cores, Metric::Accepted), 5);
         assert_eq!(sum(&cores, Metric::Unlogged), 1);
         assert_eq!(sum(&cores, Metric::Shed), 0);
+    }
+
+    #[test]
+    fn roles_are_counted_by_reason_and_way() {
+        let cores = [Counters::new(&["a", "b"]), Counters::new(&["a", "b"])];
+        let b = cores[0].role_number("b").unwrap();
+        assert_eq!(cores[0].role_number("c"), None);
+        for core in &cores {
+            let role = core.role(b).unwrap();
+            role.begin();
+            role.begin();
+            role.end(Reason::Kicked);
+            role.add_moved(1, 7);
+        }
+        let sums = sum_roles(&cores);
+        assert_eq!(
+            sums[0],
+            RoleFigures {
+                name: "a",
+                ..RoleFigures::default()
+            }
+        );
+        assert_eq!((sums[1].opened, sums[1].open), (4, 2));
+        assert_eq!(sums[1].ended[Reason::Kicked as usize], 2);
+        assert_eq!(sums[1].ended.iter().sum::<u64>(), 2);
+        assert_eq!(sums[1].moved, [0, 14]);
     }
 }

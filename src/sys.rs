@@ -1,7 +1,8 @@
 //! The only room with `unsafe`: thin, checked wrappers of the system calls that neither the
 //! standard library nor `mio` nor `socket2` offers. No policy lives here.
 //!
-//! Every function takes borrowed descriptors, returns `io::Result`, and keeps no state.
+//! Every function takes borrowed descriptors, returns `io::Result`, and keeps no state but a terminal's
+//! former settings, which are given back.
 
 #![allow(unsafe_code)]
 
@@ -9,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::SockAddr;
@@ -436,6 +437,63 @@ fn sender(name: &libc::sockaddr_in6, length: libc::socklen_t) -> Option<SocketAd
 
 /// A train's segment length is a u16.
 const SEGMENT_BYTES: libc::c_uint = 2;
+
+/// A terminal that gives each key at once and echoes none; dropping it gives it back as it was.
+pub struct RawTerminal {
+    terminal: OwnedFd,
+    before: libc::termios,
+}
+
+impl RawTerminal {
+    /// Takes the terminal over. A read waits for a key a fifth of a second at most, and gives nothing
+    /// then; interrupts come as keys.
+    pub fn new(terminal: BorrowedFd<'_>) -> io::Result<Self> {
+        let terminal = terminal.try_clone_to_owned()?;
+        let mut before = std::mem::MaybeUninit::<libc::termios>::uninit();
+        // SAFETY: the descriptor is open, and tcgetattr fills what `before` points to.
+        let done = unsafe { libc::tcgetattr(terminal.as_raw_fd(), before.as_mut_ptr()) };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: tcgetattr has succeeded, so it is filled.
+        let before = unsafe { before.assume_init() };
+        let mut raw = before;
+        raw.c_lflag &= !(libc::ICANON | libc::ECHO | libc::ISIG | libc::IEXTEN);
+        raw.c_iflag &= !(libc::IXON | libc::ICRNL);
+        raw.c_cc[libc::VMIN] = 0;
+        raw.c_cc[libc::VTIME] = 2;
+        set_terminal(terminal.as_fd(), &raw)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // Fails only where the terminal has gone.
+        let _ = set_terminal(self.terminal.as_fd(), &self.before);
+    }
+}
+
+fn set_terminal(terminal: BorrowedFd<'_>, wanted: &libc::termios) -> io::Result<()> {
+    // SAFETY: the descriptor is open, and `wanted` is a valid termios that is only read.
+    match unsafe { libc::tcsetattr(terminal.as_raw_fd(), libc::TCSANOW, wanted) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A terminal's columns and lines.
+pub fn terminal_size(terminal: BorrowedFd<'_>) -> Option<(u16, u16)> {
+    let mut size = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the descriptor is open, and the request fills a winsize, which `size` is.
+    let done = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    (done == 0 && size.ws_col > 0).then_some((size.ws_col, size.ws_row))
+}
 
 #[cfg(test)]
 mod tests;

@@ -170,7 +170,7 @@ pub(super) fn server_or(
 }
 
 /// Whether a text is a host and a port, and what would be right where it is not, after the example.
-fn server_of(text: &str, example: &str) -> Result<(), String> {
+pub(super) fn server_of(text: &str, example: &str) -> Result<(), String> {
     let shown = plain(text);
     let example_port = example.rsplit(':').next().unwrap_or_default();
     let is_bare = |host: &str| host.contains(':') && !host.starts_with('[');

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::exit::Failure;
 use super::flags::{Command, Environment};
 use super::{output, plan};
-use crate::config::{Limits, show_duration, show_size};
+use crate::config::{Admin, Limits, show_duration, show_size};
 
 /// The command's face.
 pub(super) fn command() -> Command {
@@ -55,6 +55,7 @@ fn show(out: &mut String, reading: &plan::Reading) -> fmt::Result {
         false => writeln!(out, "store: none; no role that is on has a use for it")?,
     }
     limits(out, &core.limits)?;
+    admin(out, &core.admin)?;
     for role in &reading.plan.roles {
         role.show(out);
     }
@@ -78,12 +79,13 @@ fn limits(out: &mut String, limits: &Limits) -> fmt::Result {
     row("max_connections", connections)?;
     row("max_connections_per_ip", per_ip)?;
     row("max_buffer_memory", show_size(limits.max_buffer_memory))?;
-    let times: [(&str, Duration); 7] = [
+    let times: [(&str, Duration); 8] = [
         ("handshake_timeout", limits.handshake_timeout),
         ("connect_timeout", limits.connect_timeout),
         ("idle_timeout", limits.idle_timeout),
         ("user_timeout", limits.user_timeout),
         ("drain_timeout", limits.drain_timeout),
+        ("drain_spread", limits.drain_spread),
         ("resolve_ttl", limits.resolve_ttl),
         ("resolve_timeout", limits.resolve_timeout),
     ];
@@ -91,6 +93,18 @@ fn limits(out: &mut String, limits: &Limits) -> fmt::Result {
         row(name, show_duration(time))?;
     }
     Ok(())
+}
+
+fn admin(out: &mut String, admin: &Admin) -> fmt::Result {
+    let addresses: Vec<_> = admin.listen.iter().map(ToString::to_string).collect();
+    let token = match admin.token {
+        Some(_) => "by a token",
+        None => "without a token",
+    };
+    match addresses.is_empty() {
+        true => writeln!(out, "admin: off"),
+        false => writeln!(out, "admin: on {}, {token}", addresses.join(", ")),
+    }
 }
 
 const ABOUT: &str = "Reads the configuration as serve would with the same flags and environment, and \

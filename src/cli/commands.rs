@@ -2,7 +2,7 @@
 //! list, and the table of the command that each row names.
 
 use super::flags::{Command, Flag, HELP};
-use super::{agent, chain, check, expose, gateway, generate, help, node, route, serve};
+use super::{admin, agent, chain, check, expose, gateway, generate, help, node, route, serve};
 
 /// A command's row.
 pub(super) struct Row {
@@ -69,6 +69,31 @@ pub(super) const COMMANDS: &[(&str, &[Row])] = &[
             Row {
                 face: expose::command,
                 summary: "give services of this host a public port",
+            },
+        ],
+    ),
+    (
+        "Operators",
+        &[
+            Row {
+                face: || admin::command("status"),
+                summary: "say what a server is doing",
+            },
+            Row {
+                face: || admin::command("top"),
+                summary: "show its sessions, anew each second",
+            },
+            Row {
+                face: || admin::command("kick"),
+                summary: "end one session",
+            },
+            Row {
+                face: || admin::command("reload"),
+                summary: "have it read its configuration again",
+            },
+            Row {
+                face: || admin::command("drain"),
+                summary: "have it take nothing new, finish what is open, and exit",
             },
         ],
     ),

@@ -11,6 +11,7 @@
 //! line has in common. This
 //! room owns stdout and stderr: no other room prints. Only `main` calls it.
 
+mod admin;
 mod agent;
 mod backoff;
 mod chain;
@@ -71,6 +72,7 @@ enum Invocation {
     ChainTest(chain::Trial),
     Generate,
     Expose(expose::Request),
+    Operate(admin::Request),
 }
 
 impl Invocation {
@@ -96,6 +98,11 @@ impl Invocation {
             Some("chain") => chain::parse(rest, environment),
             Some("expose") => expose::parse(rest, environment),
             Some("gen") => generate::parse(rest, environment),
+            Some("status") => admin::parse("status", rest, environment),
+            Some("top") => admin::parse("top", rest, environment),
+            Some("kick") => admin::parse("kick", rest, environment),
+            Some("drain") => admin::parse("drain", rest, environment),
+            Some("reload") => admin::parse("reload", rest, environment),
             _ => Err(wrong(unknown("command", first, &commands::names()))),
         }
     }
@@ -116,6 +123,7 @@ impl Invocation {
             Invocation::ChainTest(trial) => trial.run(),
             Invocation::Generate => generate::run(),
             Invocation::Expose(request) => expose::run(request),
+            Invocation::Operate(request) => admin::run(&request),
         }
     }
 }

@@ -126,8 +126,8 @@ fn wrong_command_lines_are_told_what_would_be_right() {
             "towpath serve: --log inf is no level; the nearest is info, all are off, error, warn, info, debug, trace (see towpath serve --help)",
         ),
         (
-            &["start"],
-            "towpath: unknown command start; known: serve, check, agent, route, gateway, node, chain, expose, gen, --help, --version (see towpath --help)",
+            &["begin"],
+            "towpath: unknown command begin; known: serve, check, agent, route, gateway, node, chain, expose, status, top, kick, reload, drain, gen, --help, --version (see towpath --help)",
         ),
     ] {
         refuses(line, want);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Key, Kind, Settings};
+use super::{Admin, Key, Kind, Settings};
 
 /// The server's own part of the configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,8 @@ pub struct Core {
     pub spin: Duration,
     /// What protects the machine.
     pub limits: Limits,
+    /// Where it tells of itself.
+    pub admin: Admin,
 }
 
 /// How the bytes of relayed pairs are moved.
@@ -53,6 +55,9 @@ pub struct Limits {
     pub user_timeout: Duration,
     /// How long a stopping server waits for what is open.
     pub drain_timeout: Duration,
+    /// Over how long the closing of what is open is spread when the server drains; zero leaves it
+    /// open until it ends.
+    pub drain_spread: Duration,
     /// Bytes of relay buffers in all.
     pub max_buffer_memory: u64,
     /// How long a resolved name is used without asking again.
@@ -62,10 +67,18 @@ pub struct Limits {
 }
 
 impl Core {
+    /// How many workers there are on a machine with so many cores.
+    pub fn worker_threads(&self, cores: usize) -> usize {
+        match self.workers {
+            0 => cores,
+            chosen => chosen,
+        }
+    }
+
     /// Reads the core's keys; mistakes are left in `settings`.
     pub fn read(settings: &mut Settings) -> Core {
         settings.choice("store");
-        Core {
+        let core = Core {
             workers: settings.count("workers"),
             pin: settings.switch("pin"),
             data_dir: settings.path("data_dir"),
@@ -84,11 +97,18 @@ impl Core {
                 idle_timeout: settings.time("limits.idle_timeout"),
                 user_timeout: settings.time("limits.user_timeout"),
                 drain_timeout: settings.time("limits.drain_timeout"),
+                drain_spread: settings.time("limits.drain_spread"),
                 max_buffer_memory: settings.size("limits.max_buffer_memory"),
                 resolve_ttl: settings.time("limits.resolve_ttl"),
                 resolve_timeout: settings.time("limits.resolve_timeout"),
             },
+            admin: Admin::read(settings),
+        };
+        if core.limits.drain_spread > core.limits.drain_timeout {
+            let message = "is longer than `drain_timeout`, at which the server ends";
+            settings.mistake_of("limits.drain_spread", format!("`drain_spread` {message}"));
         }
+        core
     }
 }
 
@@ -203,6 +223,13 @@ pub const KEYS: &[Key] = &[
         "how long a stopping server waits for what is open",
     )
     .flag("drain-timeout"),
+    Key::new(
+        "limits.drain_spread",
+        PAUSE,
+        "0s",
+        "over how long a stopping server spreads the closing of what is open; 0s leaves it open",
+    )
+    .flag("drain-spread"),
     Key::new(
         "limits.max_buffer_memory",
         Kind::Size {

@@ -17,6 +17,7 @@
 //! An environment variable that is set but empty counts as not set. Of all layers the first that
 //! names a key decides it whole: a list is replaced, never added to.
 
+mod admin;
 mod core;
 mod file;
 mod items;
@@ -29,6 +30,7 @@ mod services;
 mod settings;
 mod value;
 
+pub use self::admin::{Admin, KEYS as ADMIN_KEYS};
 pub use self::core::{Core, KEYS, Limits, Way};
 pub use file::{Entry, Item, Value};
 pub use key::{Key, Kind, variable};

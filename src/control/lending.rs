@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::leases::{Book, Granted, NoPort, Pool};
-use super::{Asker, Reply};
+use super::{Asker, Leased, PoolFigures, Refused, Reply};
 use crate::reactor::Handle;
 use crate::store::{Change, Refusal, Store, Update};
 
@@ -157,6 +157,85 @@ impl Lending {
         }
     }
 
+    /// How full the pools are.
+    pub(super) fn pools(&self) -> Vec<PoolFigures> {
+        let figures = |book: &Book<Asker>| PoolFigures {
+            pool: book.pool().name,
+            ports: (*book.pool().ports.start(), *book.pool().ports.end()),
+            leased: book.len(),
+            free: book.free(),
+            lease: book.pool().lease,
+        };
+        self.books.iter().map(figures).collect()
+    }
+
+    /// At most `most` leases, of one pool or of all, behind a pool's port; and whether there are more.
+    /// It walks over the ports of the pools once.
+    pub(super) fn list(
+        &self,
+        pool: Option<&str>,
+        after: Option<(&str, u16)>,
+        most: usize,
+        now: Instant,
+    ) -> (Vec<Leased>, bool) {
+        let first = after.and_then(|(pool, _)| self.number(pool)).unwrap_or(0);
+        let mut rows = Vec::new();
+        for (number, book) in self.books.iter().enumerate().skip(first) {
+            let name = book.pool().name;
+            if pool.is_some_and(|pool| pool != name) {
+                continue;
+            }
+            let behind = after.filter(|_| number == first).map(|(_, port)| port);
+            for listed in book.list(now) {
+                if behind.is_some_and(|port| listed.port <= port) {
+                    continue;
+                }
+                if rows.len() == most {
+                    return (rows, true);
+                }
+                rows.push(Leased {
+                    pool: name,
+                    port: listed.port,
+                    owner: show_owner(listed.owner),
+                    epoch: listed.epoch,
+                    holder: book.holder(listed.port).map(|(_, _, holder)| holder.from),
+                    pinned: listed.pinned,
+                    remaining: listed.remaining,
+                });
+            }
+        }
+        (rows, false)
+    }
+
+    /// Keeps a lease, or lets it run out again.
+    pub(super) fn pin(
+        &mut self,
+        pool: &str,
+        port: u16,
+        pinned: bool,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        let number = self.number(pool).ok_or(Refused::NoPool)?;
+        match self.books[number].pin(port, pinned, now) {
+            true => Ok(()),
+            false => Err(Refused::NotLent),
+        }
+    }
+
+    /// Ends a lease; who held it, and under which epoch.
+    pub(super) fn release(
+        &mut self,
+        pool: &str,
+        port: u16,
+    ) -> Result<Option<(Asker, u64)>, Refused> {
+        let number = self.number(pool).ok_or(Refused::NoPool)?;
+        self.books[number].release(port).ok_or(Refused::NotLent)
+    }
+
+    fn number(&self, pool: &str) -> Option<usize> {
+        self.books.iter().position(|book| book.pool().name == pool)
+    }
+
     /// Ends the leases that are due.
     pub(super) fn expire(&mut self, now: Instant) {
         for book in &mut self.books {
@@ -269,6 +348,16 @@ impl Lending {
             log::error!("leases: no role has declared the pool {pool}");
             NoPort::Full
         })
+    }
+}
+
+/// An owner as text where it is text, else in hexadecimal digits, as the log shows identities.
+fn show_owner(owner: &[u8]) -> String {
+    match std::str::from_utf8(owner) {
+        Ok(text) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            text.into()
+        }
+        _ => owner.iter().map(|byte| format!("{byte:02x}")).collect(),
     }
 }
 

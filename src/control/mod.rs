@@ -25,6 +25,7 @@
 
 pub mod leases;
 mod lending;
+mod operator;
 pub mod resolver;
 mod watchers;
 
@@ -38,6 +39,8 @@ use crate::reactor::{Address, Handle, Outbox, Pulse, SessionKey};
 use crate::store::{Change, Memory, Name, Refusal, Store, Update};
 use leases::{Lease, NoPort, Pool};
 use lending::Lending;
+use operator::Told;
+pub use operator::{Answer, Errand, Kept, Leased, PoolFigures, Query, Refused};
 use resolver::{Found, Names, Outcome, Resolver};
 use watchers::Watchers;
 
@@ -121,6 +124,8 @@ pub enum Command {
     Ended,
     /// Makes the loop go round, for whoever looks at its pulse. Has no reply.
     Wake,
+    /// What an operator asks about leases; answered where the errand says.
+    Operator(Errand),
     /// Looks a name up; answered by [`Reply::Resolved`] within the timeout.
     Resolve {
         /// A name, or an address written out.
@@ -179,6 +184,8 @@ pub struct Control {
     outboxes: Vec<Outbox<Letter>>,
     recoveries: u64,
     pulse: Arc<Pulse>,
+    /// What operators are told when the round's changes are on the disk.
+    told: Vec<Told>,
     /// How many updates the last round had.
     last_updates: usize,
 }
@@ -192,6 +199,7 @@ impl Control {
             recoveries: store.recoveries(),
             last_updates: 0,
             pulse: Arc::default(),
+            told: Vec::new(),
             store,
             resolver,
             watchers: Watchers::default(),
@@ -279,6 +287,7 @@ impl Control {
         self.lending.expire(now);
         let mut updates = Vec::new();
         let mut askers = Vec::new();
+        self.serve_operators(batch, now);
         for Request {
             from,
             ticket,
@@ -298,9 +307,11 @@ impl Control {
         let leases = self.lending.unsaved(now);
         self.last_updates = updates.len() + leases.len();
         // The disk may take its time from here on; whoever did not ask for it is served.
+        let mut leased = Ok(());
         if self.last_updates > 0 {
-            self.apply(&updates, &askers, &leases, now, unix);
+            leased = self.apply(&updates, &askers, &leases, now, unix);
         }
+        self.answer_operators(&leased);
     }
 
     /// When [`Control::step`] has something to do even if no request comes.
@@ -321,8 +332,9 @@ impl Control {
 
     fn serve(&mut self, asker: Asker, command: Command, now: Instant) {
         match command {
-            // An update is the round's, which gathers them; the round itself is what was asked for.
-            Command::Update(_) | Command::Wake => {}
+            // An update is the round's, which gathers them, and operators are served before all; of a
+            // wake the round itself is what was asked for.
+            Command::Update(_) | Command::Operator(_) | Command::Wake => {}
             Command::Watch { id, section } => self.watch(asker, &id, &section, now),
             Command::Unwatch { id, section } => self.watchers.remove(asker.from, &id, &section),
             Command::Lease {
@@ -397,7 +409,7 @@ impl Control {
         leases: &[Update],
         now: Instant,
         unix: i64,
-    ) {
+    ) -> Result<(), Refusal> {
         let (answers, leased) = self.store.apply_all(updates, leases, unix);
         if !leases.is_empty() {
             for (asker, reply) in self.lending.settle(&leased, now) {
@@ -408,7 +420,7 @@ impl Control {
             self.post(*asker, Reply::Stored(answer.clone()), now);
         }
         if self.watchers.len() == 0 {
-            return;
+            return leased;
         }
         for (update, answer) in updates.iter().zip(&answers) {
             if answer.is_ok() && matches!(update.change, Change::Set(_)) {
@@ -419,6 +431,7 @@ impl Control {
             self.recoveries = self.store.recoveries();
             self.wake_all_found(now);
         }
+        leased
     }
 
     /// Wakes whoever waits for a record that came out of a recovery.

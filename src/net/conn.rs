@@ -45,6 +45,8 @@ pub struct Conn<S> {
     pub tag: u32,
     /// The connect has not ended yet.
     pub connecting: bool,
+    /// It was dialled here; the others came by themselves.
+    pub dialled: bool,
     /// A read may give bytes; cleared by a short read or `WouldBlock`.
     pub can_read: bool,
     /// A write may take bytes; cleared by a short write or `WouldBlock`.
@@ -118,6 +120,7 @@ impl<S: Stream> Conn<S> {
             timer: None,
             tag: 0,
             connecting,
+            dialled: connecting,
             // What a socket holds when it comes under watch is reported as its first event, so
             // reading ahead of that would often find nothing; a fresh socket always takes bytes.
             can_read: false,

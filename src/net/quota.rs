@@ -35,6 +35,11 @@ impl Quota {
         self.most
     }
 
+    /// How many it holds now, those that are being taken among them.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
     /// A place for one more connection, taken before it is accepted; it is given back when
     /// dropped. `None` when the server holds as many as it may.
     pub fn enter(self: &Arc<Self>) -> Option<Place> {

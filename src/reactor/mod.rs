@@ -36,3 +36,42 @@ impl std::fmt::Display for Handle {
         write!(f, "w{}#{}", self.core, self.session)
     }
 }
+
+/// Reads back what [`Handle`] shows; nothing else is one.
+impl std::str::FromStr for Handle {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let rest = text.strip_prefix('w').ok_or(())?;
+        let (core, key) = rest.split_once('#').ok_or(())?;
+        let (index, generation) = key.split_once('.').ok_or(())?;
+        let index = index.parse().map_err(drop)?;
+        let generation = generation.parse().map_err(drop)?;
+        let handle = Self {
+            core: core.parse().map_err(drop)?,
+            session: SessionKey::from_parts(index, generation).ok_or(())?,
+        };
+        // Numbers can be written in more than one way, and an address is written in one.
+        match handle.to_string() == text {
+            true => Ok(handle),
+            false => Err(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_is_read_as_it_is_shown_and_in_no_other_way() {
+        let handle: Handle = "w1#0.4".parse().unwrap();
+        assert_eq!((handle.core, handle.session.generation()), (1, 4));
+        assert_eq!(handle.to_string(), "w1#0.4");
+        for wrong in [
+            "", "w1", "w1#0", "w1#0.0", "w01#0.4", "w1#+0.4", "w256#0.1", "1#0.4", "w1#0.4 ",
+        ] {
+            assert_eq!(wrong.parse::<Handle>(), Err(()), "{wrong}");
+        }
+    }
+}

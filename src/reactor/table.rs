@@ -33,13 +33,15 @@ impl<T> Key<T> {
     /// Puts a key together again from what [`Key::index`] and [`Key::generation`] gave.
     ///
     /// `None` for generation 0, which no entry ever has.
-    pub fn from_parts(index: u32, generation: u32) -> Option<Self> {
-        let generation = NonZeroU32::new(generation)?;
-        Some(Self {
-            index,
-            generation,
-            table: PhantomData,
-        })
+    pub const fn from_parts(index: u32, generation: u32) -> Option<Self> {
+        match NonZeroU32::new(generation) {
+            Some(generation) => Some(Self {
+                index,
+                generation,
+                table: PhantomData,
+            }),
+            None => None,
+        }
     }
 }
 
@@ -180,6 +182,19 @@ impl<T, M> Table<T, M> {
         })
     }
 
+    /// The entry of a slot, whatever its generation.
+    pub fn at(&self, index: u32) -> Option<(Key<M>, &T)> {
+        let entry = self.entries.get(index as usize)?;
+        let key = Key::from_parts(index, entry.generation.get())?;
+        Some((key, &entry.value))
+    }
+
+    /// One more than the last slot that may have an entry: the end of a walk in steps by
+    /// [`Table::at`].
+    pub fn slots(&self) -> u32 {
+        self.entries.capacity() as u32
+    }
+
     /// All keys, in slot order, for a walk that changes the table meanwhile.
     pub fn keys(&self) -> Vec<Key<M>> {
         self.iter().map(|(key, _)| key).collect()
@@ -209,6 +224,17 @@ mod tests {
         assert_eq!(table.insert(2), Err(2));
         table.remove(key);
         assert!(table.insert(2).is_ok());
+    }
+
+    #[test]
+    fn a_walk_by_slots_finds_all() {
+        let mut table: Table<u8> = Table::new(8);
+        let keys: Vec<_> = (0..5).map(|n| table.insert(n).unwrap()).collect();
+        table.remove(keys[1]);
+        let found: Vec<_> = (0..table.slots()).filter_map(|at| table.at(at)).collect();
+        let values: Vec<_> = found.iter().map(|(_, value)| **value).collect();
+        assert_eq!(values, [0, 2, 3, 4]);
+        assert_eq!(found[1].0, keys[2]);
     }
 
     #[test]

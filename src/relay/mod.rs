@@ -196,6 +196,11 @@ impl<P> Direction<P> {
         pumped
     }
 
+    /// True while bytes lie in its pipe.
+    pub fn holds_bytes(&self) -> bool {
+        self.loan.as_ref().is_some_and(|loan| loan.pending > 0)
+    }
+
     /// Gives back what the direction holds; for a pair that has ended.
     pub fn release(&mut self, pipes: &mut Pipes<P>) {
         if let Some(loan) = self.loan.take() {

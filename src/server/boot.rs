@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::listeners::{self, Bound};
+use super::operations::{Operations, Site};
 use super::part::Part;
 use super::passed::Passed;
 use super::signals::{Stopper, Watch};
 use super::supervisor::Supervisor;
 use super::watchdog::{Loop, Watchdog};
 use super::{Plan, StartError};
+use crate::admin::Admin;
 use crate::config::Core;
 use crate::control::resolver::Resolver;
 use crate::control::{Control, Letter, Request, unix_now};
@@ -24,7 +26,7 @@ use crate::session::{Ground, Listen, Post, Service};
 use crate::stats::{self, Counters, Metric};
 use crate::store::{self, Store};
 use crate::sys;
-use crate::worker::Phase;
+use crate::worker::{Order, Phase};
 
 /// Runs the plan until it has drained after a signal.
 ///
@@ -44,7 +46,10 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
 /// A server at work. Dropping it leaves it at work.
 pub struct Running {
     crew: Crew,
+    admin: Option<Admin>,
     bound: Vec<Bound>,
+    /// Where the admin thread listens.
+    told: Vec<Listen>,
     address_file: Option<PathBuf>,
     /// What it begins with, in words.
     status: String,
@@ -59,7 +64,7 @@ impl Running {
 
     /// Says where it listens, in the log and in the address file.
     pub fn announce(&self) -> Result<(), StartError> {
-        listeners::announce(&self.bound, self.address_file.as_deref())?;
+        listeners::announce(&self.bound, &self.told, self.address_file.as_deref())?;
         log::info!("ready: {}", self.status);
         self.supervisor.ready(&self.status);
         Ok(())
@@ -67,7 +72,7 @@ impl Running {
 
     /// Waits until it has ended.
     pub fn wait(self) -> Result<(), StartError> {
-        self.crew.join()
+        self.crew.join(self.admin)
     }
 }
 
@@ -90,13 +95,9 @@ fn open(plan: Plan, passed: Passed, mut supervisor: Supervisor) -> Result<Runnin
         return Err(StartError::NothingToServe);
     }
     let limits = plan.core.limits.clone();
-    let workers = match plan.core.workers {
-        0 => sys::processors(),
-        chosen => chosen,
-    };
+    let workers = plan.core.worker_threads(sys::processors());
     let pools: Vec<_> = roles.iter().flat_map(|role| role.pools()).collect();
-    let kept = roles.iter().find_map(|role| role.store());
-    let store = open_store(&plan.core, kept, !pools.is_empty())?;
+    let store = open_store(&plan, !pools.is_empty())?;
     let resolver = Resolver::new(limits.resolve_ttl, limits.resolve_timeout)
         .map_err(|error| StartError::System("start the resolver", error))?;
     let (memory, names) = (store.memory(), resolver.names());
@@ -108,8 +109,14 @@ fn open(plan: Plan, passed: Passed, mut supervisor: Supervisor) -> Result<Runnin
     passed.close_rest(&supervisor);
     listeners::keep(&bound, workers, &mut supervisor);
     let supervisor = Arc::new(supervisor);
-    let own = listeners::all_addresses(&bound);
-    let quota = Arc::new(quota(&plan.core, workers, bound.len()));
+    let operations = Operations::bind(&plan.core.admin)?;
+    let own = listeners::all_addresses(&bound, operations.listens());
+    let quota = Arc::new(quota(
+        &plan.core,
+        workers,
+        bound.len(),
+        operations.descriptors(),
+    ));
     let mut services = Vec::new();
     for (number, role) in roles.iter().enumerate() {
         services.push(role.service(&Ground {
@@ -124,11 +131,12 @@ fn open(plan: Plan, passed: Passed, mut supervisor: Supervisor) -> Result<Runnin
         }));
     }
     let records = memory.records();
+    let cast = Cast::of(&plan, services, &bound);
 
     let mut crew = Crew::start(
         &plan.core,
         workers,
-        services,
+        cast,
         &bound,
         options,
         &quota,
@@ -137,29 +145,39 @@ fn open(plan: Plan, passed: Passed, mut supervisor: Supervisor) -> Result<Runnin
             control.lending(pools, Instant::now(), unix_now())
         },
     )?;
+    let told = operations.listens().to_vec();
+    let admin = operations.start(Site {
+        plan: &plan,
+        bound: &bound,
+        counters: &crew.counters,
+        orders: &crew.orders,
+        questions: crew.questions.clone(),
+        memory,
+        quota: &quota,
+        stopper: &crew.stopper,
+    })?;
     let most = quota.most();
     let status = format!("{workers} workers, {records} records, at most {most} connections");
     crew.watch_over(&supervisor)?;
     Ok(Running {
         crew,
+        admin,
         bound,
+        told,
         address_file: plan.address_file,
         status,
         supervisor,
     })
 }
 
-fn open_store(
-    core: &Core,
-    records: Option<store::Limits>,
-    has_leases: bool,
-) -> Result<Store, StartError> {
-    let store = match records {
-        Some(limits) => Store::open(&core.data_dir, limits),
-        None if has_leases => Store::open(&core.data_dir, NO_RECORDS),
+fn open_store(plan: &Plan, lends: bool) -> Result<Store, StartError> {
+    let mut on = plan.roles.iter().filter(|role| role.is_on());
+    match on.find_map(|role| role.store()) {
+        Some(limits) => Store::open(&plan.core.data_dir, limits),
+        None if lends => Store::open(&plan.core.data_dir, NO_RECORDS),
         None => Store::in_memory(NO_RECORDS),
-    };
-    store.map_err(StartError::Store)
+    }
+    .map_err(StartError::Store)
 }
 
 /// The threads of a running server.
@@ -171,6 +189,8 @@ struct Crew {
     /// What a watchdog looks at, until there is one.
     loops: Vec<Loop>,
     watchdog: Option<Watchdog>,
+    orders: Vec<Address<Order>>,
+    questions: Sender<Request>,
 }
 
 impl Crew {
@@ -178,7 +198,7 @@ impl Crew {
     fn start(
         core: &Core,
         workers: usize,
-        services: Vec<Arc<dyn Service>>,
+        cast: Cast,
         bound: &[Bound],
         options: SocketOptions,
         quota: &Arc<Quota>,
@@ -201,11 +221,13 @@ impl Crew {
             stopper: Stopper::new(Arc::clone(&phase), bells),
             counters: Vec::new(),
             watchdog: None,
+            orders: desks.iter().map(|desk| desk.ordering.clone()).collect(),
+            questions,
         };
         for (number, desk) in desks.into_iter().enumerate() {
             let pulse = Arc::new(Pulse::default());
             crew.loops.push(worker_loop(number, &pulse, desk.bell));
-            let counters = Arc::new(Counters::default());
+            let counters = Arc::new(Counters::new(&cast.counted));
             crew.counters.push(Arc::clone(&counters));
             let part = Part {
                 number,
@@ -214,8 +236,10 @@ impl Crew {
                 kernel: desk.kernel,
                 mailbox: desk.mailbox,
                 post: desk.post,
+                orders: desk.orders,
                 cores: cores.clone(),
-                services: services.clone(),
+                services: cast.services.clone(),
+                roles: cast.names.clone(),
                 listeners: bound.iter().flat_map(|at| at.share(number)).collect(),
                 limits: core.limits.clone(),
                 buffer_memory: core.limits.max_buffer_memory as usize / workers,
@@ -223,7 +247,7 @@ impl Crew {
                 options,
                 spin: core.spin,
                 pipe_size: core.pipe_size as usize,
-                questions: questions.clone(),
+                questions: crew.questions.clone(),
                 phase: Arc::clone(&phase),
                 quota: Arc::clone(quota),
                 counters,
@@ -247,9 +271,10 @@ impl Crew {
         Ok(())
     }
 
-    /// Waits for the workers, then for the control thread, which ends when nobody can ask it
+    /// Waits for the workers, then ends the admin thread, then waits for the control thread, which ends
+    /// when nobody can ask it
     /// anything any more.
-    fn join(self) -> Result<(), StartError> {
+    fn join(self, admin: Option<Admin>) -> Result<(), StartError> {
         let mut outcome = Ok(());
         for worker in self.workers {
             if worker.join().is_err() {
@@ -260,6 +285,10 @@ impl Crew {
         if let Some(watchdog) = self.watchdog {
             watchdog.close();
         }
+        if admin.is_some_and(|admin| !admin.end()) {
+            outcome = Err(StartError::Thread("admin"));
+        }
+        drop(self.questions);
         if self.control.join().is_err() {
             outcome = Err(StartError::Thread("control"));
         }
@@ -277,6 +306,8 @@ struct Desk {
     mailbox: Mailbox<Letter>,
     core: Address<Post>,
     post: Mailbox<Post>,
+    ordering: Address<Order>,
+    orders: Mailbox<Order>,
 }
 
 impl Desk {
@@ -284,9 +315,12 @@ impl Desk {
         let (poller, kernel, bell) = net::open(options)?;
         let (address, mailbox) = mailbox(LETTERS, Arc::clone(&bell));
         let (core, post) = reactor::mailbox(LETTERS, Arc::clone(&bell));
+        let (ordering, orders) = reactor::mailbox(ORDERS, Arc::clone(&bell));
         Ok(Self {
             core,
             post,
+            ordering,
+            orders,
             poller,
             kernel,
             bell,
@@ -317,6 +351,43 @@ fn control_loop(control: &Control, questions: Sender<Request>) -> Loop {
     }
 }
 
+/// The services that are on, and what the counters call their sessions.
+struct Cast {
+    services: Vec<Arc<dyn Service>>,
+    /// Every name, each once: what the address file calls the listeners.
+    counted: Vec<&'static str>,
+    /// Of each service's sessions that come by no listener.
+    names: Vec<&'static str>,
+}
+
+impl Cast {
+    fn of(plan: &Plan, services: Vec<Arc<dyn Service>>, bound: &[Bound]) -> Self {
+        let on = plan.roles.iter().zip(super::protocols());
+        let on = on.filter(|(role, _)| role.is_on());
+        let mut cast = Self {
+            services,
+            counted: Vec::new(),
+            names: Vec::new(),
+        };
+        for (number, (_, protocol)) in on.enumerate() {
+            let own = listeners::roles(bound, number);
+            let mut name = protocol.name();
+            if let Some(first) = own.first()
+                && !own.contains(&name)
+            {
+                name = first;
+            }
+            for role in own.into_iter().chain([name]) {
+                if !cast.counted.contains(&role) {
+                    cast.counted.push(role);
+                }
+            }
+            cast.names.push(name);
+        }
+        cast
+    }
+}
+
 fn start_control(control: Control, asked: Receiver<Request>) -> Result<JoinHandle<()>, StartError> {
     thread::Builder::new()
         .name("control".into())
@@ -325,7 +396,7 @@ fn start_control(control: Control, asked: Receiver<Request>) -> Result<JoinHandl
 }
 
 /// How many connections the descriptors allow: each may need a second one, to its upstream.
-fn quota(core: &Core, workers: usize, listeners: usize) -> Quota {
+fn quota(core: &Core, workers: usize, listeners: usize, admin: usize) -> Quota {
     let limits = &core.limits;
     if let Ok((soft, hard)) = sys::descriptor_limit()
         && soft < hard
@@ -334,7 +405,7 @@ fn quota(core: &Core, workers: usize, listeners: usize) -> Quota {
         log::warn!("the descriptor limit stays at {soft}: {error}");
     }
     let open = sys::descriptor_limit().map_or(1024, |(soft, _)| soft as usize);
-    let own = OWN_DESCRIPTORS + workers * (3 + listeners);
+    let own = OWN_DESCRIPTORS + admin + workers * (3 + listeners);
     let allowed = (open.saturating_sub(own) / 2).max(1);
     let most = match limits.max_connections {
         0 => allowed,
@@ -370,6 +441,9 @@ const QUESTIONS: usize = 65_536;
 /// Letters that may wait for a worker, from control and from other workers alike; the sender keeps
 /// those that do not fit.
 const LETTERS: usize = 16_384;
+
+/// Orders of the house that may wait for a worker: those of one client of the admin address each.
+const ORDERS: usize = 256;
 
 /// Descriptors that are not connections: the store, the standard ones, lookups, and some to spare.
 const OWN_DESCRIPTORS: usize = 32;

@@ -63,6 +63,11 @@ pub(super) struct Share {
 }
 
 impl Bound {
+    /// What it is called and where it listens.
+    pub(super) fn listen(&self) -> &Listen {
+        &self.listen
+    }
+
     /// A core's own sockets; they can be taken once.
     pub(super) fn share(&self, core: usize) -> Vec<Share> {
         let placed = self.sockets.get(core).map(RefCell::take);
@@ -132,9 +137,16 @@ pub(super) fn addresses(bound: &[Bound], service: usize) -> Vec<SocketAddr> {
     own.map(|at| at.listen.address).collect()
 }
 
+/// What a service calls its listeners in the address file.
+pub(super) fn roles(bound: &[Bound], service: usize) -> Vec<&'static str> {
+    let own = bound.iter().filter(|at| at.service == service);
+    own.map(|at| at.listen.role).collect()
+}
+
 /// Where the server listens.
-pub(super) fn all_addresses(bound: &[Bound]) -> Arc<[SocketAddr]> {
-    bound.iter().map(|at| at.listen.address).collect()
+pub(super) fn all_addresses(bound: &[Bound], further: &[Listen]) -> Arc<[SocketAddr]> {
+    let listens = bound.iter().map(Bound::listen).chain(further);
+    listens.map(|listen| listen.address).collect()
 }
 
 /// Binds listens of one address to one port. Where any free port will do, one that is free for the
@@ -245,9 +257,13 @@ const PORTS: usize = 16;
 
 /// Says where the server listens, in the log and in the address file. There an address is listed
 /// once, though it may be one for connections and one for datagrams.
-pub(super) fn announce(bound: &[Bound], file: Option<&Path>) -> Result<(), StartError> {
+pub(super) fn announce(
+    bound: &[Bound],
+    further: &[Listen],
+    file: Option<&Path>,
+) -> Result<(), StartError> {
     let mut roles: Map<String, Value> = Map::new();
-    for Bound { listen, .. } in bound {
+    for listen in bound.iter().map(Bound::listen).chain(further) {
         let purpose = listen.transport.purpose();
         log::info!("{listen} listening on {}{purpose}", listen.address);
         let entry = roles.entry(listen.role).or_insert(Value::Null);
@@ -375,7 +391,7 @@ mod tests {
             bound("access", Some("db"), "127.0.0.1:3"),
             bound("access", Some("web"), "127.0.0.1:4"),
         ];
-        announce(&all, Some(&path)).unwrap();
+        announce(&all, &[], Some(&path)).unwrap();
         let written = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_dir_all(&directory).unwrap();
         let want = serde_json::json!({

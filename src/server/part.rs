@@ -17,7 +17,7 @@ use crate::reactor::{Address, Mailbox, Pulse};
 use crate::session::{Post, Service};
 use crate::stats::Counters;
 use crate::sys;
-use crate::worker::{Phase, Setup, Worker};
+use crate::worker::{Order, Phase, Setup, Worker};
 
 /// What one worker's thread starts with.
 pub(super) struct Part {
@@ -27,8 +27,10 @@ pub(super) struct Part {
     pub(super) kernel: Kernel,
     pub(super) mailbox: Mailbox<Letter>,
     pub(super) post: Mailbox<Post>,
+    pub(super) orders: Mailbox<Order>,
     pub(super) cores: Vec<Address<Post>>,
     pub(super) services: Vec<Arc<dyn Service>>,
+    pub(super) roles: Vec<&'static str>,
     pub(super) listeners: Vec<Share>,
     pub(super) limits: Limits,
     pub(super) buffer_memory: usize,
@@ -70,6 +72,7 @@ impl Part {
             core,
             idle_timeout: self.limits.idle_timeout,
             drain_timeout: self.limits.drain_timeout,
+            drain_spread: self.limits.drain_spread,
             buffer_memory: self.buffer_memory,
             way: self.way,
             socket_options: self.options,
@@ -78,6 +81,7 @@ impl Part {
             control: self.questions,
             mailbox: self.mailbox,
             post: self.post,
+            orders: self.orders,
             cores: self.cores,
             phase: self.phase,
             quota: self.quota,
@@ -87,6 +91,7 @@ impl Part {
                 .iter()
                 .map(|service| service.seat(core))
                 .collect(),
+            roles: self.roles,
         };
         let mut worker = Worker::new(self.kernel, setup, Instant::now());
         for share in self.listeners {

@@ -49,6 +49,16 @@ impl Stopper {
         self.ring();
     }
 
+    /// What it tells of.
+    pub fn phase(&self) -> Arc<Phase> {
+        Arc::clone(&self.phase)
+    }
+
+    /// True once it drains or stops.
+    pub fn is_ending(&self) -> bool {
+        self.phase.is_ending()
+    }
+
     fn ring(&self) {
         self.bells.iter().for_each(|bell| bell.ring());
     }
@@ -73,17 +83,15 @@ impl Watch {
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, libc::SIGXFSZ])?;
         let handle = signals.handle();
         let body = move || {
-            let mut draining = false;
             for signal in signals.forever() {
                 match signal {
                     SIGHUP => log::warn!("SIGHUP: the configuration is read at start only"),
-                    SIGTERM | SIGINT if draining => {
+                    SIGTERM | SIGINT if stopper.is_ending() => {
                         log::warn!("second signal: stopping at once");
                         stopper.stop();
                     }
                     SIGTERM | SIGINT => {
                         log::info!("draining: no new connections; a second signal stops at once");
-                        draining = true;
                         stopper.drain();
                         supervisor.stopping();
                     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use super::{RelayEnd, Relayed};
+use crate::stats::Reason;
 use crate::wire::WireError;
 
 /// Why a session ended.
@@ -49,6 +50,8 @@ pub enum Cause {
     Overload(&'static str),
     /// The server is stopping.
     Stopping,
+    /// An operator ended it.
+    Kicked,
     /// The session's code panicked.
     Panicked,
 }
@@ -105,25 +108,32 @@ impl Close {
 
     /// True when nothing failed, so that nobody is to be named for it.
     fn is_ordinary(&self) -> bool {
-        matches!(self.cause, Cause::Finished | Cause::Stopping)
+        let own = [Cause::Finished, Cause::Stopping, Cause::Kicked];
+        own.contains(&self.cause)
     }
 }
 
 impl Cause {
+    /// Which of the counters it is counted by.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Cause::Finished => Reason::Finished,
+            Cause::Wire(_) => Reason::ProtocolError,
+            Cause::Truncated => Reason::Truncated,
+            Cause::Deadline(_) => Reason::Timeout,
+            Cause::Io(..) => Reason::IoError,
+            Cause::Denied(_) => Reason::Denied,
+            Cause::Unreachable(_) => Reason::Unreachable,
+            Cause::Overload(_) => Reason::Overload,
+            Cause::Stopping => Reason::Stopping,
+            Cause::Kicked => Reason::Kicked,
+            Cause::Panicked => Reason::Panicked,
+        }
+    }
+
     /// One word for counters and for limiting log lines.
     pub fn word(&self) -> &'static str {
-        match self {
-            Cause::Finished => "finished",
-            Cause::Wire(_) => "protocol_error",
-            Cause::Truncated => "truncated",
-            Cause::Deadline(_) => "timeout",
-            Cause::Io(..) => "io_error",
-            Cause::Denied(_) => "denied",
-            Cause::Unreachable(_) => "unreachable",
-            Cause::Overload(_) => "overload",
-            Cause::Stopping => "stopping",
-            Cause::Panicked => "panicked",
-        }
+        self.reason().word()
     }
 }
 
@@ -172,6 +182,7 @@ impl fmt::Display for Cause {
             Cause::Unreachable(why) => write!(f, "unreachable: {why}"),
             Cause::Overload(place) => write!(f, "overload: {place}"),
             Cause::Stopping => f.write_str("server stopping"),
+            Cause::Kicked => f.write_str("kicked"),
             Cause::Panicked => f.write_str("session panicked"),
         }
     }

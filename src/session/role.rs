@@ -39,6 +39,11 @@ pub trait Role: Send + Sync + fmt::Debug {
     /// What it would do, in lines for an operator.
     fn show(&self, out: &mut String);
 
+    /// Where it leads, for an operator to see.
+    fn routes(&self) -> Vec<RouteRow> {
+        Vec::new()
+    }
+
     /// What it asks of the agent store, if it has a use for it.
     fn store(&self) -> Option<store::Limits> {
         None
@@ -51,6 +56,21 @@ pub trait Role: Send + Sync + fmt::Debug {
 
     /// The role at work, on what the server has opened for all of them.
     fn service(&self, ground: &Ground) -> Arc<dyn Service>;
+}
+
+/// One entry of where a role leads: never a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteRow {
+    /// The role.
+    pub role: &'static str,
+    /// What the entry is called.
+    pub name: String,
+    /// What chooses among the entries of that name; empty where nothing does.
+    pub field: String,
+    /// Where it leads: hosts that are used in turn.
+    pub to: Vec<String>,
+    /// A client must show a token.
+    pub guarded: bool,
 }
 
 /// What all roles stand on.

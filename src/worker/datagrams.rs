@@ -109,6 +109,11 @@ impl<S> Exchange<S> {
         !self.again.is_empty() || !self.dirty.is_empty()
     }
 
+    /// How many sockets there are, the listeners' among them.
+    pub(super) fn len(&self) -> usize {
+        self.sockets.len()
+    }
+
     /// How many sockets sessions have opened for themselves.
     pub(super) fn own(&self) -> usize {
         let own = self
@@ -143,12 +148,11 @@ impl<N: Network> Worker<N> {
         number: usize,
     ) -> io::Result<()> {
         let home = Home {
-            name: u16::try_from(self.names.len()).unwrap_or(u16::MAX),
+            name: self.christen(listen.to_string(), listen.role),
             service,
             number,
             address: listen.address,
         };
-        self.names.push(listen.to_string());
         let mut socket = Socket::new(Some(socket));
         socket.home = Some(home);
         let full = |_| io::Error::other("too many sockets");
@@ -167,11 +171,14 @@ impl<N: Network> Worker<N> {
         let Some(session) = seat.and_then(|seat| seat.datagrams(home.number)) else {
             return false;
         };
-        let mut slot = Slot::new(session, home.name, self.now);
+        let role = self.role_of(home.name);
+        let mut slot = Slot::new(session, home.name, role, self.now);
         slot.peer = Some(home.address);
+        slot.seated = true;
         let Ok(session) = self.sessions.insert(slot) else {
             return false;
         };
+        self.count_begun(role);
         self.exchange.seated += 1;
         self.give_socket(session, key);
         let news = News::Bound(home.address);

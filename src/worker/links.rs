@@ -7,7 +7,6 @@ use crate::net::{ConnKey, LinkKey, Network, Stream};
 use crate::reactor::SessionKey;
 use crate::relay::{Direction, Link, Means, Pumped, Silence};
 use crate::session::{RelayEnd, Relayed};
-use crate::stats::Metric;
 
 impl<N: Network> Worker<N> {
     /// Joins two connections of a session. Either may have broken in this very turn: then the
@@ -95,7 +94,8 @@ impl<N: Network> Worker<N> {
         if direction.moved != before {
             link.active = self.now;
             let moved = direction.moved - before;
-            self.setup.counters.add(Metric::Relayed, moved);
+            let session = link.session;
+            self.book_relayed(session, from, moved);
         }
         Some((source_key, pumped))
     }

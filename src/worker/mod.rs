@@ -23,6 +23,7 @@ mod handing;
 mod held;
 mod links;
 mod log;
+mod orders;
 mod residents;
 mod sessions;
 mod slot;
@@ -38,6 +39,8 @@ use crossbeam_channel::Sender;
 
 use self::datagrams::{Exchange, News};
 use self::log::Journal;
+use self::orders::Name;
+pub use self::orders::{Answer, Filter, Order, Outcome, Page, Row, Task};
 use self::residents::Residence;
 use self::slot::Slot;
 use crate::buffer::{Pipes, Pool};
@@ -61,6 +64,8 @@ pub struct Setup {
     pub idle_timeout: Duration,
     /// Longest wait for open sessions when the server stops.
     pub drain_timeout: Duration,
+    /// Over how long the closing of what is open is spread then; none leaves it open.
+    pub drain_spread: Duration,
     /// Bytes that may wait on this core, half of them in rings, half in kernel pipes.
     pub buffer_memory: usize,
     /// What connections that last are given.
@@ -77,6 +82,8 @@ pub struct Setup {
     pub mailbox: Mailbox<Letter>,
     /// Where the letters of other cores' sessions come from.
     pub post: Mailbox<Post>,
+    /// Where the house's orders come from.
+    pub orders: Mailbox<Order>,
     /// The boxes of all cores' sessions, in the order of the cores.
     pub cores: Vec<Address<Post>>,
     /// The server's phase.
@@ -87,6 +94,8 @@ pub struct Setup {
     pub counters: Arc<Counters>,
     /// This core's seat of each service.
     pub seats: Vec<Box<dyn Seat>>,
+    /// What each service is called in the counters where no listener's name says it.
+    pub roles: Vec<&'static str>,
 }
 
 /// What the server is doing, told to the workers by a flag and their bells.
@@ -102,6 +111,11 @@ impl Phase {
     /// End at once.
     pub fn stop(&self) {
         self.0.fetch_max(STOPPING, Ordering::Release);
+    }
+
+    /// True from [`Phase::drain`] or [`Phase::stop`] on.
+    pub fn is_ending(&self) -> bool {
+        self.now() >= DRAINING
     }
 
     fn now(&self) -> u8 {
@@ -127,7 +141,7 @@ pub struct Worker<N: Network> {
     drain_over: bool,
     listeners: Table<Listener<N::Listener>, ListenerMark>,
     /// What the log calls the listeners; they outlive them, for sessions do.
-    names: Vec<String>,
+    names: Vec<Name>,
     conns: Table<Conn<N::Stream>, ConnMark>,
     sessions: Table<Slot, SessionMark>,
     /// Sessions that are there from the start.
@@ -192,6 +206,10 @@ enum Timer {
     /// A resident is to be there again.
     Reside(usize),
     Drain,
+    /// A session's time in a drain has come.
+    Depart(SessionKey),
+    /// It has had time for its last answer.
+    Oust(SessionKey),
     /// Connections could not be read for want of blocks some time ago.
     Crowd,
     /// Blocks and pipes that are kept free may have been so for long.
@@ -276,6 +294,7 @@ impl<N: Network> Worker<N> {
         }
         self.expire();
         self.open_mailbox();
+        self.take_orders();
         self.follow_phase();
         self.run_again();
         self.settle();
@@ -290,7 +309,8 @@ impl<N: Network> Worker<N> {
             || !self.listeners_again.is_empty()
             || self.exchange.is_busy()
             || self.setup.mailbox.has_rung()
-            || self.setup.post.has_rung();
+            || self.setup.post.has_rung()
+            || self.setup.orders.has_rung();
         if busy {
             return Some(Duration::ZERO);
         }
@@ -383,6 +403,8 @@ impl<N: Network> Worker<N> {
                 Timer::Reseat(key) => self.reseat(key),
                 Timer::Reside(at) => self.reside_again(at),
                 Timer::Drain => self.drain_over = true,
+                Timer::Depart(key) => self.depart(key),
+                Timer::Oust(key) => self.oust(key),
                 Timer::Crowd => self.relieve(),
                 Timer::Spare => self.drop_spare(),
             }
@@ -432,7 +454,7 @@ impl<N: Network> Worker<N> {
         self.wheel
             .arm(self.now, self.setup.drain_timeout, Timer::Drain);
         for key in self.sessions.keys() {
-            self.tell_stopping(key);
+            self.bid_farewell(key);
         }
     }
 
@@ -492,6 +514,7 @@ impl<N: Network> Worker<N> {
             outbox.flush(self.now);
         }
         self.journal.settle(self.now, &self.setup.counters);
+        self.publish();
     }
 
     /// Queues a connection until there are blocks to read into.

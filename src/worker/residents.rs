@@ -24,8 +24,8 @@ impl<N: Network> Worker<N> {
         for service in 0..self.setup.seats.len() {
             let mut number = 0;
             while let Some(resident) = self.setup.seats[service].resident(number) {
-                let name = u16::try_from(self.names.len()).unwrap_or(u16::MAX);
-                self.names.push(resident.name);
+                let role = self.setup.roles.get(service).copied().unwrap_or("");
+                let name = self.christen(resident.name, role);
                 self.residents.push(Residence {
                     service,
                     number,
@@ -56,14 +56,20 @@ impl<N: Network> Worker<N> {
     }
 
     fn move_in(&mut self, at: usize, session: Box<dyn Session>) {
-        let Some(residence) = self.residents.get_mut(at) else {
+        let Some(residence) = self.residents.get(at) else {
             return;
         };
-        let mut slot = Slot::new(session, residence.name, self.now);
+        let name = residence.name;
+        let role = self.role_of(name);
+        let mut slot = Slot::new(session, name, role, self.now);
         slot.resides = true;
-        residence.session = self.sessions.insert(slot).ok();
-        if let Some(session) = residence.session {
+        let session = self.sessions.insert(slot).ok();
+        if let Some(session) = session {
+            self.count_begun(role);
             self.pending.push_back(Pending::Opened(session));
+        }
+        if let Some(residence) = self.residents.get_mut(at) {
+            residence.session = session;
         }
     }
 

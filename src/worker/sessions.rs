@@ -113,14 +113,18 @@ impl<S: Stream, D> Outlets for Wires<'_, S, D> {
     }
 
     fn spawn(&mut self, session: Box<dyn Session>) -> Option<Handle> {
-        let listener = self.sessions.get(self.caller.session)?.listener;
+        let caller = self.sessions.get(self.caller.session)?;
+        let (listener, role) = (caller.listener, caller.role);
         let Some(place) = self.quota.enter() else {
             self.counters.add(Metric::Shed, 1);
             return None;
         };
-        let mut slot = Slot::new(session, listener, self.now);
+        let mut slot = Slot::new(session, listener, role, self.now);
         slot.place = Some(place);
         let session = self.sessions.insert(slot).ok()?;
+        if let Some(role) = self.counters.role(usize::from(role)) {
+            role.begin();
+        }
         self.pending.push_back(Pending::Opened(session));
         let core = self.caller.core;
         Some(Handle { core, session })
@@ -377,6 +381,7 @@ impl<N: Network> Worker<N> {
         if close.is_fault() {
             self.setup.counters.add(Metric::Faulted, 1);
         }
+        self.count_ended(&slot, &close);
         self.write_down(key, &slot, &close);
         // Whoever learns that it is over, or gets its ports next, can listen on them.
         let listeners = slot
@@ -415,7 +420,7 @@ impl<N: Network> Worker<N> {
     fn write_down(&mut self, key: SessionKey, slot: &Slot, close: &Close) {
         let handle = self.handle(key);
         let name = self.names.get(usize::from(slot.listener));
-        let name = name.map_or("", String::as_str);
+        let name = name.map_or("", |name| &name.text);
         let (now, journal) = (self.now, &mut self.journal);
         let line = AssertUnwindSafe(|| journal.ended(now, name, handle, slot, close));
         if catch_unwind(line).is_err() {

@@ -14,10 +14,14 @@ pub(super) struct Slot {
     pub(super) session: Option<Box<dyn Session>>,
     /// Which of the worker's names is that of the listener that it came in by.
     pub(super) listener: u16,
+    /// Which of the counters' roles it is counted by.
+    pub(super) role: u16,
     /// It has asked for a lease, so the control thread must hear of its end.
     pub(super) leases: bool,
     /// It is one of the worker's residents.
     pub(super) resides: bool,
+    /// It is the one for a listener's datagrams.
+    pub(super) seated: bool,
     pub(super) conns: Held,
     /// What nearly no session has.
     pub(super) own: Option<Box<Own>>,
@@ -25,25 +29,36 @@ pub(super) struct Slot {
     /// Who came; nobody to a session that began by itself.
     pub(super) peer: Option<SocketAddr>,
     pub(super) opened: Instant,
+    /// Bytes that its relays have moved, once they have ended.
     pub(super) moved: [u64; 2],
+    /// Bytes that it has been given and has sent itself, by way as those of a relay.
+    pub(super) passed: [u64; 2],
     /// Goes on to a connection that outlives the session.
     pub(super) place: Option<Place>,
 }
 
 impl Slot {
     /// A place for a session that has done nothing yet.
-    pub(super) fn new(session: Box<dyn Session>, listener: u16, opened: Instant) -> Self {
+    pub(super) fn new(
+        session: Box<dyn Session>,
+        listener: u16,
+        role: u16,
+        opened: Instant,
+    ) -> Self {
         Self {
             session: Some(session),
             listener,
+            role,
             leases: false,
             resides: false,
+            seated: false,
             conns: Held::default(),
             own: None,
             timers: [None; TIMERS],
             peer: None,
             opened,
             moved: [0; 2],
+            passed: [0; 2],
             place: None,
         }
     }

@@ -22,8 +22,7 @@ impl<N: Network> Worker<N> {
         service: usize,
         number: usize,
     ) -> io::Result<()> {
-        let name = u16::try_from(self.names.len()).unwrap_or(u16::MAX);
-        self.names.push(listen.to_string());
+        let name = self.christen(listen.to_string(), listen.role);
         let listener = Listener::new(socket, name, service, number);
         let Ok(key) = self.listeners.insert(listener) else {
             return Err(io::Error::other("too many listeners"));
@@ -100,13 +99,16 @@ impl<N: Network> Worker<N> {
         let Some(seat) = self.setup.seats.get_mut(from.service) else {
             return;
         };
-        let mut slot = Slot::new(seat.accept(from.number), from.name, self.now);
+        let session = seat.accept(from.number);
+        let role = self.role_of(from.name);
+        let mut slot = Slot::new(session, from.name, role, self.now);
         slot.peer = Some(peer);
         slot.place = Some(place);
         let Ok(session) = self.sessions.insert(slot) else {
             self.setup.counters.add(Metric::Shed, 1);
             return;
         };
+        self.count_begun(role);
         match self.adopt(session, Conn::new(stream, false)) {
             Ok(conn) => self.accepted(session, conn, peer, None),
             Err(error) => {
@@ -245,7 +247,7 @@ impl<N: Network> Worker<N> {
         if pause > FIRST_REST {
             return; // Said when the row of failures began.
         }
-        let name = &self.names[usize::from(listener.name)];
+        let name = &self.names[usize::from(listener.name)].text;
         self.journal.warn(self.now, "accept", || {
             format!("{name} accepts nobody for now: {why}")
         });
@@ -429,7 +431,11 @@ impl<N: Network> Worker<N> {
                 None => return self.starve(key),
                 Some(Ok(count)) => {
                     left = left.saturating_sub(count.max(1));
-                    if count > 0 || conn.ended {
+                    let (ended, way) = (conn.ended, usize::from(conn.dialled));
+                    if let Some(owner) = conn.owner {
+                        self.book(owner, way, count);
+                    }
+                    if count > 0 || ended {
                         self.offer(key);
                     }
                 }
@@ -494,7 +500,12 @@ impl<N: Network> Worker<N> {
             Ok(written) => written,
             Err(error) => return self.lose(key, error.kind()),
         };
-        if conn.care.is_some() {
+        let (owner, cared) = (conn.owner, conn.care.is_some());
+        if let Some(owner) = owner {
+            let way = usize::from(!conn.dialled);
+            self.book(owner, way, written);
+        }
+        if cared {
             self.look_after(key, written);
         }
         let Some(conn) = self.conns.get_mut(key) else {

@@ -11,6 +11,7 @@
 mod support;
 
 mod access;
+mod admin;
 mod auth;
 mod backends;
 mod bulk;

@@ -42,6 +42,7 @@ pub fn house(seed: u64, shape: Shape, routes: Vec<Route>) -> House {
             idle_timeout: IDLE,
             user_timeout: IDLE,
             drain_timeout: DRAIN,
+            drain_spread: Duration::ZERO,
             max_buffer_memory: 0,
             resolve_ttl: Duration::from_secs(10),
             resolve_timeout: Duration::from_secs(5),

@@ -8,11 +8,11 @@ use towpath::config::Way;
 use towpath::control::resolver::{Lookup, Names, Resolver};
 use towpath::control::{Command, Control, Request};
 use towpath::net::{Network, Quota, SocketOptions};
-use towpath::reactor::{Bell, Handle, SessionKey, mailbox};
+use towpath::reactor::{Address, Bell, Handle, SessionKey, mailbox};
 use towpath::session::{Listen, Seat, Transport};
 use towpath::stats::Counters;
 use towpath::store::{Change, Limits, Memory, Store, Update};
-use towpath::worker::{Phase, Setup, Worker};
+use towpath::worker::{Order, Phase, Setup, Worker};
 
 use super::world::{self, Shared, SimNetwork, World};
 
@@ -39,6 +39,8 @@ pub struct House {
     pub control: Control,
     pub phase: Arc<Phase>,
     pub counters: Arc<Counters>,
+    /// The worker's box for orders.
+    pub ordering: Address<Order>,
     questions: Receiver<Request>,
     pub now: Instant,
     unix: i64,
@@ -50,6 +52,7 @@ pub struct Shape {
     pub buffer_memory: usize,
     pub questions: usize,
     pub way: Way,
+    pub drain_spread: Duration,
 }
 
 impl Default for Shape {
@@ -59,6 +62,7 @@ impl Default for Shape {
             buffer_memory: 64 << 20,
             questions: 10_000,
             way: Way::Auto,
+            drain_spread: Duration::ZERO,
         }
     }
 }
@@ -78,14 +82,16 @@ impl House {
         let (address, mailbox) = mailbox(10_000, Arc::new(Silent));
         let control = Control::new(store, resolver, vec![address]);
         let (core, post) = towpath::reactor::mailbox(10_000, Arc::new(Silent));
+        let (ordering, orders) = towpath::reactor::mailbox(16, Arc::new(Silent));
         let (asking, questions) = bounded(shape.questions);
         let phase = Arc::new(Phase::default());
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(Counters::new(&["agent"]));
         let world = World::new(seed);
         let setup = Setup {
             core: 0,
             idle_timeout: IDLE,
             drain_timeout: DRAIN,
+            drain_spread: shape.drain_spread,
             buffer_memory: shape.buffer_memory,
             way: shape.way,
             socket_options: OPTIONS,
@@ -94,11 +100,13 @@ impl House {
             control: asking,
             mailbox,
             post,
+            orders,
             cores: vec![core],
             phase: Arc::clone(&phase),
             quota: Arc::new(Quota::new(shape.most, 0)),
             counters: Arc::clone(&counters),
             seats: vec![seat(memory, names)],
+            roles: vec!["agent"],
         };
         let now = Instant::now();
         let mut worker = Worker::new(SimNetwork(world.clone()), setup, now);
@@ -116,6 +124,7 @@ impl House {
             control,
             phase,
             counters,
+            ordering,
             questions,
             now,
             unix: 1_700_000_000,

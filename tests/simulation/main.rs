@@ -22,6 +22,7 @@ mod house;
 mod leases;
 mod letters;
 mod node;
+mod orders;
 mod random;
 mod row;
 mod tunnel;

@@ -92,6 +92,7 @@ fn house(seed: u64, shape: Shape, change: impl FnOnce(&mut Config)) -> House {
             idle_timeout: IDLE,
             user_timeout: IDLE,
             drain_timeout: DRAIN,
+            drain_spread: Duration::ZERO,
             max_buffer_memory: 0,
             resolve_ttl: Duration::from_secs(10),
             resolve_timeout: Duration::from_secs(5),

@@ -85,6 +85,7 @@ impl Row {
                 core: core as u8,
                 idle_timeout: IDLE,
                 drain_timeout: DRAIN,
+                drain_spread: Duration::ZERO,
                 buffer_memory: shape.buffer_memory,
                 way: shape.way,
                 socket_options: OPTIONS,
@@ -93,11 +94,13 @@ impl Row {
                 control: asking.clone(),
                 mailbox: letters.pop_front().unwrap(),
                 post,
+                orders: mailbox(1, Arc::new(Silent)).1,
                 cores: cores.clone(),
                 phase: Arc::clone(&phase),
                 quota: Arc::clone(&quota),
                 counters: Arc::clone(&counters),
                 seats: vec![seat],
+                roles: vec!["agent"],
             };
             let mut worker = Worker::new(SimNetwork(world.clone()), setup, now);
             for (number, listen) in listen.iter().enumerate() {

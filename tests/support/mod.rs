@@ -3,6 +3,7 @@
 //! that a mistake in its codec cannot hide behind the same mistake in the test.
 #![allow(dead_code)]
 
+pub mod admin;
 pub mod backend;
 pub mod bulk;
 pub mod bystander;

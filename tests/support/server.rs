@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::admin::Admin;
 use super::command::{Log, TOWPATH, wait};
 use super::folder::Folder;
 use super::frame::Dialect;
@@ -73,6 +74,11 @@ impl Setup {
     pub fn flag(mut self, flag: &str) -> Self {
         self.flags.push(flag.into());
         self
+    }
+
+    /// With an admin address.
+    pub fn admin(self) -> Self {
+        self.flag("--admin=127.0.0.1:0")
     }
 
     pub fn environment(mut self, name: &str, value: &str) -> Self {
@@ -223,6 +229,11 @@ impl Server {
     /// Connects to the access listener of that name.
     pub fn access(&self, name: &str) -> Peer {
         Peer::connect(first(&self.addresses["access"][name]).unwrap())
+    }
+
+    /// A client of its admin address.
+    pub fn admin(&self) -> Admin {
+        Admin::new(first(&self.addresses["admin"]).unwrap())
     }
 
     pub fn process(&self) -> u32 {

@@ -22,6 +22,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("runs", 45),
     ("protocols", 50),
     ("worker", 60),
+    ("admin", 70),
     ("server", 70),
     ("cli", 70),
     ("main", 70),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::flags::{Command, Environment, Flag, Group, HELP, LOG, Line, Usage, Values};
 use super::logging;
-use crate::config::{Core, KEYS, Key, Kind, Mistake, Settings, plain};
+use crate::config::{ADMIN_KEYS, Core, KEYS, Key, Kind, Mistake, Settings, plain};
 use crate::server::{Plan, protocols};
 
 /// What the command line says about a server.
@@ -82,7 +82,7 @@ pub(super) fn read(
 /// Notes that nothing listens, at the first key that could have said where: the one who turned it
 /// off is told so.
 fn blame(settings: &mut Settings, message: String) {
-    let is_addresses = |key: &&Key| matches!(key.kind, Kind::Addresses);
+    let is_addresses = |key: &&Key| matches!(key.kind, Kind::Addresses) && key.table() != "admin";
     match all_keys().find(is_addresses) {
         Some(key) => settings.mistake_of(key.path, message),
         None => settings.mistake_in_whole(message),
@@ -142,7 +142,8 @@ pub(super) fn groups() -> Vec<Group> {
         flags: general,
     }];
     let roles = protocols().iter().map(|role| (role.name(), role.title()));
-    for (table, title) in std::iter::once(("limits", "Limits")).chain(roles) {
+    let own = [("limits", "Limits"), ("admin", "Admin address")];
+    for (table, title) in own.into_iter().chain(roles) {
         let flags = flags(table);
         if !flags.is_empty() {
             groups.push(Group { title, flags });
@@ -182,7 +183,7 @@ fn all_keys() -> impl Iterator<Item = &'static Key> {
 /// The keys of the core and of every role.
 fn tables() -> Vec<&'static [Key]> {
     let roles = protocols().iter().map(|protocol| protocol.keys());
-    std::iter::once(KEYS).chain(roles).collect()
+    [KEYS, ADMIN_KEYS].into_iter().chain(roles).collect()
 }
 
 /// True where a default configuration would be read.

@@ -413,3 +413,107 @@ fn cost_of_a_lease() {
         std::fs::remove_dir_all(&path).unwrap();
     }
 }
+
+/// Has an operator ask, in a round with these other requests.
+fn operate(lender: &mut Lender, query: Query, mut with: Vec<Request>) -> Vec<Answer> {
+    let (told, heard) = crossbeam_channel::unbounded();
+    let errand = Errand {
+        query,
+        answer: Box::new(move |answer| told.send(answer).unwrap()),
+    };
+    with.push(ask(session(9, 1, 1), 0, Command::Operator(errand)));
+    lender.step(with);
+    heard.try_iter().collect()
+}
+
+#[test]
+fn an_operator_lists_pins_and_releases() {
+    let mut lender = Lender::new();
+    let (a, b) = (session(0, 1, 1), session(1, 1, 2));
+    assert_eq!(
+        lender.answer(a, lease("one", b"a")),
+        leased(20_000, 1, false)
+    );
+    assert_eq!(
+        lender.answer(b, lease("two", b"\xff")),
+        leased(30_000, 1, false)
+    );
+    let query = |after, most| Query::Leases {
+        pool: None,
+        after,
+        most,
+    };
+    let answers = operate(&mut lender, query(None, 1), Vec::new());
+    let [Answer::Leases(rows, true)] = &answers[..] else {
+        panic!("{answers:?}");
+    };
+    assert_eq!((&*rows[0].owner, rows[0].holder), ("a", Some(a)));
+    let answers = operate(
+        &mut lender,
+        query(Some(("one".into(), 20_000)), 9),
+        Vec::new(),
+    );
+    let [Answer::Leases(rows, false)] = &answers[..] else {
+        panic!("{answers:?}");
+    };
+    assert_eq!((rows.len(), &*rows[0].owner), (1, "ff"));
+
+    let pin = |port, pinned| Query::Pin {
+        pool: "one".into(),
+        port,
+        pinned,
+    };
+    let done = |held| Answer::Changed(Ok(Kept { held }));
+    assert_eq!(
+        operate(&mut lender, pin(20_000, true), Vec::new()),
+        [done(false)]
+    );
+    let missing = operate(&mut lender, pin(20_001, true), Vec::new());
+    assert_eq!(missing, [Answer::Changed(Err(Refused::NotLent))]);
+    // Pinned, it does not run out, and a restart knows it.
+    lender.step(vec![ask(a, 0, leave(b"a", 1))]);
+    lender.pass(LEASE * 2);
+    let mut lender = lender.restarted(lender.unix);
+    assert_eq!(
+        lender.answer(a, lease("one", b"a")),
+        leased(20_000, 2, true)
+    );
+}
+
+#[test]
+fn a_released_port_is_free_at_once_and_its_holder_is_told() {
+    let mut lender = Lender::new();
+    let (a, b) = (session(0, 1, 1), session(1, 1, 2));
+    assert_eq!(
+        lender.answer(a, lease("one", b"a")),
+        leased(20_000, 1, false)
+    );
+    let done = |held| Answer::Changed(Ok(Kept { held }));
+    // Released, it is free before the round's own wishes, and its holder is told.
+    let release = Query::Release {
+        pool: "one".into(),
+        port: 20_000,
+    };
+    let other = ask(
+        b,
+        5,
+        Command::Lease {
+            pool: "one",
+            owner: b"b"[..].into(),
+            wanted: Some(20_000),
+        },
+    );
+    assert_eq!(
+        operate(&mut lender, release.clone(), vec![other]),
+        [done(true)]
+    );
+    assert_eq!(lender.read(0), [(77, Reply::Superseded { epoch: 1 })]);
+    assert_eq!(lender.read(1), [(5, leased(20_000, 2, false))]);
+    let nobody = Query::Release {
+        pool: "none".into(),
+        port: 1,
+    };
+    let no_pool = Answer::Changed(Err(Refused::NoPool));
+    assert_eq!(operate(&mut lender, nobody, Vec::new()), [no_pool]);
+    assert_eq!(operate(&mut lender, release, Vec::new()), [done(true)]);
+}

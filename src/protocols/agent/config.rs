@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::config::{
     Entry, Item, Key, Kind, Secret, Settings, Value, plain, show_duration, show_size,
 };
+use crate::session::RouteRow;
 use crate::store;
 use crate::upstream::Target;
 
@@ -144,6 +145,21 @@ fn target(item: &Item, settings: &mut Settings) -> Option<Target> {
         host: host?.into(),
         port: port?,
     })
+}
+
+/// Where its services lead, for an operator to see.
+pub(super) fn route_rows(config: &Config) -> Vec<RouteRow> {
+    let of_route = |route: &Route| {
+        let row = |(field, targets): &(String, Vec<Target>)| RouteRow {
+            role: "agent",
+            name: route.name.clone(),
+            field: field.clone(),
+            to: targets.iter().map(ToString::to_string).collect(),
+            guarded: route.token.is_some(),
+        };
+        route.fields.iter().map(row).collect::<Vec<_>>()
+    };
+    config.routes.iter().flat_map(of_route).collect()
 }
 
 /// Says what the role would do, in lines for an operator.

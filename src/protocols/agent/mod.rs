@@ -58,7 +58,7 @@ pub use session::UNSENT;
 use self::routes::{Routes, Token};
 use crate::config::{Key, Settings};
 use crate::control::resolver::Names;
-use crate::session::{Ground, Listen, Protocol, Role, Seat, Service, Session, Transport};
+use crate::session::{Ground, Listen, Protocol, Role, RouteRow, Seat, Service, Session, Transport};
 use crate::store::{self, Memory};
 use crate::sys;
 
@@ -96,6 +96,10 @@ impl Role for Config {
 
     fn show(&self, out: &mut String) {
         config::show(self, out);
+    }
+
+    fn routes(&self) -> Vec<RouteRow> {
+        config::route_rows(self)
     }
 
     fn store(&self) -> Option<store::Limits> {

@@ -100,13 +100,15 @@ impl Bench {
         };
         let (poller, kernel, bell) = net::open(options).unwrap();
         let (_, letters) = mailbox(10, Arc::clone(&bell));
-        let (_, post) = mailbox(10, bell);
+        let (_, post) = mailbox(10, Arc::clone(&bell));
+        let (_, orders) = mailbox(10, bell);
         let counters = Arc::new(Counters::default());
         let heard = Arc::new(Heard::default());
         let setup = Setup {
             core: 0,
             idle_timeout: minute,
             drain_timeout: minute,
+            drain_spread: Duration::ZERO,
             buffer_memory: 1 << 20,
             socket_options: options,
             way: Way::Auto,
@@ -115,11 +117,13 @@ impl Bench {
             control: bounded(1).0,
             mailbox: letters,
             post,
+            orders,
             cores: Vec::new(),
             phase: Arc::new(Phase::default()),
             quota: Arc::new(Quota::new(100, 0)),
             counters: Arc::clone(&counters),
             seats: vec![Box::new(Forwarding(upstream, Arc::clone(&heard)))],
+            roles: vec!["test"],
         };
         let mut worker = Worker::new(kernel, setup, Instant::now());
         let socket = net::bind_datagrams(listen.parse().unwrap()).unwrap();

@@ -1,0 +1,122 @@
+//! The admin address's place in the house: bound with the other listeners, started when everything that
+//! it tells of is there, ended behind the workers.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use crossbeam_channel::Sender;
+use mio::net::TcpListener;
+
+use super::listeners::Bound;
+use super::signals::Stopper;
+use super::{Plan, StartError};
+use crate::admin::{self, Admin, Grounds, NoReload};
+use crate::config;
+use crate::control::Request;
+use crate::net::Quota;
+use crate::reactor::Address;
+use crate::session::{Listen, Transport};
+use crate::stats::Counters;
+use crate::store::Memory;
+use crate::worker::Order;
+
+/// The admin address's listeners, before it is started.
+pub(super) struct Operations {
+    listeners: Vec<TcpListener>,
+    told: Vec<Listen>,
+    started: Instant,
+}
+
+/// What the rest of the house lends it.
+pub(super) struct Site<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) bound: &'a [Bound],
+    pub(super) counters: &'a [Arc<Counters>],
+    pub(super) orders: &'a [Address<Order>],
+    pub(super) questions: Sender<Request>,
+    pub(super) memory: Memory,
+    pub(super) quota: &'a Arc<Quota>,
+    pub(super) stopper: &'a Stopper,
+}
+
+impl Operations {
+    /// Binds every address.
+    pub(super) fn bind(config: &config::Admin) -> Result<Self, StartError> {
+        let mut operations = Self {
+            listeners: Vec::new(),
+            told: Vec::new(),
+            started: Instant::now(),
+        };
+        for &address in &config.listen {
+            let mut listen = Listen {
+                role: NAME,
+                name: None,
+                address,
+                transport: Transport::Stream,
+            };
+            let opened =
+                admin::bind(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
+            match opened {
+                Ok((address, listener)) => {
+                    listen.address = address;
+                    operations.listeners.push(listener);
+                    operations.told.push(listen);
+                }
+                Err(error) => return Err(StartError::Listen(listen, error)),
+            }
+        }
+        Ok(operations)
+    }
+
+    /// Where it listens.
+    pub(super) fn listens(&self) -> &[Listen] {
+        &self.told
+    }
+
+    /// How many descriptors it needs at the least.
+    pub(super) fn descriptors(&self) -> usize {
+        match self.listeners.len() {
+            0 => 0,
+            listeners => listeners + admin::DESCRIPTORS,
+        }
+    }
+
+    /// Starts it; nothing where it is off.
+    pub(super) fn start(self, site: Site<'_>) -> Result<Option<Admin>, StartError> {
+        if self.listeners.is_empty() {
+            return Ok(None);
+        }
+        let roles = site.plan.roles.iter().filter(|role| role.is_on());
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let mut listeners: Vec<_> = site.bound.iter().map(Bound::listen).cloned().collect();
+        listeners.extend(self.told);
+        let stopper = site.stopper.clone();
+        let grounds = Grounds {
+            token: site.plan.core.admin.token.clone(),
+            patience: site.plan.core.limits.handshake_timeout,
+            started: self.started,
+            started_unix: now.unwrap_or_default(),
+            listeners,
+            routes: roles.flat_map(|role| role.routes()).collect(),
+            counters: site.counters.to_vec(),
+            workers: site.orders.to_vec(),
+            control: site.questions,
+            memory: site.memory,
+            quota: Arc::clone(site.quota),
+            phase: stopper.phase(),
+            drain: Box::new(move || {
+                if !stopper.is_ending() {
+                    log::info!("draining: asked by the admin address; a signal stops at once");
+                    stopper.drain();
+                }
+            }),
+            reload: Box::new(NoReload),
+        };
+        Admin::start(self.listeners, grounds)
+            .map(Some)
+            .map_err(|error| StartError::System("start the admin thread", error))
+    }
+}
+
+/// Its key in the address file, its word in the log.
+const NAME: &str = "admin";
