@@ -14,6 +14,7 @@ mod access;
 mod auth;
 mod backends;
 mod bulk;
+mod chain;
 mod clients;
 mod commands;
 mod crash;

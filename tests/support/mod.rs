@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod bulk;
 pub mod bystander;
+pub mod chain;
 pub mod command;
 pub mod folder;
 pub mod frame;
