@@ -275,6 +275,8 @@ pub enum Action {
     Hold(ConnKey, usize),
     /// See [`Cx::close`].
     Close(ConnKey),
+    /// See [`Cx::reset`].
+    Reset(ConnKey),
     /// See [`Cx::listen`] and [`Cx::listen_with`].
     Listen(SocketAddr, u32, Sharing),
     /// See [`Cx::unlisten`].
@@ -465,6 +467,12 @@ impl<'a> Cx<'a> {
     /// Closes one connection, after what is queued on it.
     pub fn close(&mut self, conn: ConnKey) {
         self.actions.push(Action::Close(conn));
+    }
+
+    /// Closes one connection by a reset, whatever is queued on it: its peer sees that the stream is
+    /// broken and not at its end.
+    pub fn reset(&mut self, conn: ConnKey) {
+        self.actions.push(Action::Reset(conn));
     }
 
     /// Listens on an address on this core alone: [`Event::Listening`] or [`Event::Refused`] follows,

@@ -55,7 +55,8 @@ pub enum Kind {
     Ports,
     /// An IP address without a port.
     Ip,
-    /// A list of texts; its room reads them.
+    /// A list of texts; its room reads them. As flags they are given one by one or parted by
+    /// commas.
     Texts,
     /// Addresses to listen on. The default holds only where no configuration file was read: in a
     /// file, a role is on when it says so.
@@ -157,6 +158,10 @@ impl Kind {
             Kind::Addresses => "ADDR",
             Kind::Secret => "FILE",
         })
+    }
+
+    pub(super) fn is_addresses(&self) -> bool {
+        matches!(self, Kind::Addresses)
     }
 
     /// What to write, for the one who wrote something else.

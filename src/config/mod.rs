@@ -19,6 +19,7 @@
 
 mod core;
 mod file;
+mod items;
 mod key;
 mod mistake;
 mod nearest;
@@ -34,5 +35,5 @@ pub use key::{Key, Kind, variable};
 pub use mistake::{Mistake, Place, Position, plain};
 pub use nearest::nearest;
 pub use secret::Secret;
-pub use settings::Settings;
+pub use settings::{Settings, Traffic};
 pub use value::{address, duration, ports, show_duration, show_ports, show_size, size};

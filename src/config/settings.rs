@@ -24,10 +24,28 @@ pub struct Settings {
     environment: Vec<(&'static str, String)>,
     /// Lines that are no TOML: what was made of them is not worth a second mistake.
     torn: Vec<usize>,
-    pub(super) listeners: Vec<(SocketAddr, &'static str)>,
+    pub(super) listeners: Vec<(SocketAddr, Traffic, &'static str)>,
     services: Option<Services>,
     mistakes: Vec<Mistake>,
     warnings: Vec<String>,
+}
+
+/// What a listener takes: one for connections and one for datagrams may have the same address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// TCP connections.
+    Streams,
+    /// UDP datagrams.
+    Datagrams,
+    /// Both, or what else may come to be.
+    Both,
+}
+
+impl Traffic {
+    /// True when two listeners cannot share an address.
+    pub(super) fn meets(self, other: Traffic) -> bool {
+        self == other || [self, other].contains(&Traffic::Both)
+    }
 }
 
 /// A value as the first layer that has it gives it.
@@ -167,6 +185,11 @@ impl Settings {
         self.mistakes.sort();
         self.mistakes.dedup();
         Err(self.mistakes)
+    }
+
+    /// How many mistakes have been found so far.
+    pub fn mistakes(&self) -> usize {
+        self.mistakes.len()
     }
 
     /// True while no mistake has been found.

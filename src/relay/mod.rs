@@ -25,9 +25,12 @@
 //! there is no pipe to be had.
 
 mod bulk;
+mod flows;
 
 use std::io;
 use std::time::{Duration, Instant};
+
+pub use flows::{Flows, Place};
 
 use crate::buffer::{BLOCK, Loan, Pipes, Pool};
 use crate::config::Way;

@@ -13,6 +13,8 @@ pub struct Close {
     pub side: Side,
     /// What happened.
     pub cause: Cause,
+    /// The peers were told, and are given the time to read it.
+    pub told: bool,
 }
 
 /// One of the parties of a session.
@@ -54,20 +56,31 @@ pub enum Cause {
 impl Close {
     /// The peer who came to us did it.
     pub fn downstream(cause: Cause) -> Self {
-        let side = Side::Downstream;
-        Self { side, cause }
+        Self::of(Side::Downstream, cause)
     }
 
     /// The peer whom we dialled did it.
     pub fn upstream(cause: Cause) -> Self {
-        let side = Side::Upstream;
-        Self { side, cause }
+        Self::of(Side::Upstream, cause)
     }
 
     /// We did it.
     pub fn own(cause: Cause) -> Self {
-        let side = Side::Own;
-        Self { side, cause }
+        Self::of(Side::Own, cause)
+    }
+
+    fn of(side: Side, cause: Cause) -> Self {
+        let told = false;
+        Self { side, cause, told }
+    }
+
+    /// The same, with peers who were told: what is queued for them leaves before their connections
+    /// end by FIN, and what they still send is read and dropped for a while, so that no reset eats
+    /// the words.
+    #[must_use]
+    pub fn told(self) -> Self {
+        let told = true;
+        Self { told, ..self }
     }
 
     /// The ordinary end.
@@ -78,7 +91,7 @@ impl Close {
     /// True when what is still queued for the peers is flushed before their connections close, and
     /// these close by FIN. A client whose backend cannot be reached has done nothing wrong.
     pub fn is_graceful(&self) -> bool {
-        self.is_ordinary() || matches!(self.cause, Cause::Unreachable(_))
+        self.told || self.is_ordinary() || matches!(self.cause, Cause::Unreachable(_))
     }
 
     /// True when a peer broke a rule, a cap was hit or a backend failed: an operator may want to

@@ -248,6 +248,7 @@ impl<N: Network> Worker<N> {
                 }
             }
             Action::Close(conn) => self.close(session, conn),
+            Action::Reset(conn) => self.reset(session, conn),
             Action::Listen(at, tag, sharing) => self.open_listener(session, at, tag, sharing),
             Action::Unlisten(listener) => self.close_listener(session, listener),
             Action::Bind(socket, at) => self.bind_socket(session, socket, at),
@@ -443,6 +444,15 @@ impl<N: Network> Worker<N> {
         if let Some(slot) = self.sessions.get_mut(session) {
             slot.conns.remove(key);
             self.let_go(key, true);
+        }
+    }
+
+    /// Closes one connection of a session by a reset.
+    fn reset(&mut self, session: SessionKey, key: ConnKey) {
+        let conn = self.conns.get_mut(key);
+        if let Some(conn) = conn.filter(|conn| conn.owner == Some(session) && conn.link.is_none()) {
+            conn.stream.abort();
+            self.discard(key);
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use towpath::config::{Core, KEYS, Settings};
-use towpath::protocols::chain::{Access, Config};
+use towpath::protocols::chain::{self, Access, Config};
 use towpath::session::{Ground, Role};
 use towpath::upstream::Target;
 
@@ -18,14 +18,11 @@ fn house(seed: u64, to: &[(&str, u16)]) -> House {
         host: host.into(),
         port,
     };
-    let access = Access {
-        name: "db".into(),
-        listen: vec!["10.0.0.1:7100".parse().unwrap()],
-        to: to.iter().map(target).collect(),
-    };
-    let config = Config {
-        access: vec![access],
-    };
+    let listen = vec!["10.0.0.1:7100".parse().unwrap()];
+    let access = Access::tcp("db", listen, to.iter().map(target).collect());
+    let mut config = Config::read(&mut Settings::new(&[KEYS, chain::config::KEYS]));
+    config.listen.clear();
+    config.access.push(access);
     House::new(seed, Shape::default(), |memory, names| {
         let limits = Core::read(&mut Settings::new(&[KEYS])).limits;
         assert_eq!(limits.connect_timeout, CONNECT);

@@ -6,6 +6,8 @@
 mod agent_client;
 mod agent_mutation;
 mod agent_vectors;
+mod chain_mutation;
+mod chain_vectors;
 mod gateway_client;
 mod gateway_mutation;
 mod gateway_peer;

@@ -159,7 +159,7 @@ fn flags(table: &str) -> Vec<Flag> {
                 long: key.flag?,
                 short: key.short,
                 value: key.kind.placeholder(),
-                repeats: matches!(key.kind, Kind::Addresses),
+                repeats: matches!(key.kind, Kind::Addresses | Kind::Texts),
                 in_environment: false,
                 default: match key.kind {
                     Kind::Switch => "",

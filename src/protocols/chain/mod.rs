@@ -28,13 +28,17 @@
 //! ```
 
 pub mod config;
+pub mod policy;
 mod session;
+pub mod users;
+pub mod wire;
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use config::{Access, Config};
+pub use config::{Access, AccessProtocol, Config, Hop, Hops};
 
 use crate::config::{Key, Settings};
 use crate::control::resolver::Names;
@@ -64,8 +68,17 @@ impl Protocol for Chain {
 
 impl Role for Config {
     fn listen(&self) -> Vec<Listen> {
-        let addresses = self.access.iter().flat_map(Access::listeners);
-        addresses.collect()
+        // The hop's come first: even numbers are for streams, odd ones for datagrams.
+        let both = |&address: &SocketAddr| {
+            [Transport::Stream, Transport::Datagram].map(|transport| Listen {
+                role: "chain",
+                name: None,
+                address,
+                transport,
+            })
+        };
+        let access = self.access.iter().flat_map(Access::listeners);
+        self.listen.iter().flat_map(both).chain(access).collect()
     }
 
     fn show(&self, out: &mut String) {
@@ -84,12 +97,24 @@ impl Role for Config {
 impl Access {
     /// One for each of its addresses, in their order.
     fn listeners(&self) -> impl Iterator<Item = Listen> {
-        self.listen.iter().map(|&address| Listen {
+        let transport = match self.protocol {
+            AccessProtocol::Udp => Transport::Datagram,
+            _ => Transport::Stream,
+        };
+        self.listen.iter().map(move |&address| Listen {
             role: "access",
             name: Some(self.name.clone()),
             address,
-            transport: Transport::Stream,
+            transport,
         })
+    }
+
+    /// True for the one kind that is served so far.
+    fn is_plain(&self) -> bool {
+        let [chain] = &self.chains[..] else {
+            return false;
+        };
+        self.protocol == AccessProtocol::Tcp && chain.hops.is_empty()
     }
 }
 
@@ -101,21 +126,31 @@ struct ChainService {
 
 impl Service for ChainService {
     fn seat(&self, _core: u8) -> Box<dyn Seat> {
-        let targets = self.config.access.iter().flat_map(|access| {
-            let targets = access.to.clone();
-            let targets = Targets::new(targets, self.connect_timeout, self.names.clone());
+        let hops = self.config.listen.iter().flat_map(|_| [None, None]);
+        let access = self.config.access.iter().flat_map(|access| {
+            let targets = access.is_plain().then(|| {
+                let targets = access.to.clone();
+                Targets::new(targets, self.connect_timeout, self.names.clone())
+            });
             std::iter::repeat_n(targets, access.listen.len())
         });
-        Box::new(ChainSeat(targets.collect()))
+        Box::new(ChainSeat(hops.chain(access).collect()))
     }
 }
 
-/// The destinations of each listener, numbered as [`Role::listen`] lists them.
-struct ChainSeat(Vec<Rc<Targets>>);
+/// The destinations of each listener, numbered as [`Role::listen`] lists them; none where the
+/// listener is not served yet.
+struct ChainSeat(Vec<Option<Rc<Targets>>>);
 
 impl Seat for ChainSeat {
     fn accept(&mut self, listener: usize) -> Box<dyn Session> {
-        let targets = Rc::clone(&self.0[listener]);
-        Box::new(session::AccessSession::new(targets))
+        match &self.0[listener] {
+            Some(targets) => Box::new(session::AccessSession::new(Rc::clone(targets))),
+            None => Box::new(session::Unserved),
+        }
+    }
+
+    fn datagrams(&mut self, _listener: usize) -> Option<Box<dyn Session>> {
+        Some(Box::new(session::Unserved))
     }
 }

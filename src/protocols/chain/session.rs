@@ -85,6 +85,22 @@ impl Session for AccessSession {
     }
 }
 
+/// What comes to a listener whose protocol is not served yet: connections are closed without a
+/// byte, datagrams are dropped.
+pub(super) struct Unserved;
+
+impl Session for Unserved {
+    fn handle(&mut self, event: Event<'_>, _cx: &mut Cx<'_>) -> Result<(), Close> {
+        match event {
+            Event::Accepted { .. } => Err(Close::own(Cause::Denied("not served yet"))),
+            Event::Stopping => Err(Close::own(Cause::Stopping)),
+            _ => Ok(()),
+        }
+    }
+
+    fn describe(&self, _out: &mut String) {}
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
