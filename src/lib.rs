@@ -7,7 +7,7 @@
 //! protocol code. A control thread owns everything that is slow or shared: the store on disk, the
 //! lookup of names, and the ports that are lent ([`control::leases`]).
 //!
-//! For programs, the crate is a client: [`agent`], [`gateway`] and [`node`] are the blocking client
+//! For programs, the crate is a client: [`agent`], [`chain`], [`gateway`] and [`node`] are the blocking client
 //! libraries of these roles. The other rooms are public so that the tests, the simulation and the
 //! bench reach them.
 //!
@@ -172,6 +172,7 @@ pub mod wire;
 pub mod worker;
 
 pub use protocols::agent::client as agent;
+pub use protocols::chain::client as chain;
 pub use protocols::gateway::client as gateway;
 pub use protocols::node::client as node;
 

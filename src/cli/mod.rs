@@ -12,15 +12,18 @@
 
 mod agent;
 mod backoff;
+mod chain;
 mod check;
 mod exit;
 mod flags;
 mod gateway;
+mod generate;
 mod help;
 mod logging;
 mod node;
 mod output;
 mod plan;
+mod pump;
 mod route;
 mod serve;
 
@@ -61,6 +64,9 @@ enum Invocation {
     Dial(gateway::Dial),
     Node(node::Request),
     Send(node::Send),
+    Chain(chain::Request),
+    ChainTest(chain::Trial),
+    Generate,
 }
 
 impl Invocation {
@@ -83,6 +89,8 @@ impl Invocation {
             Some("route") => route::parse(rest, environment),
             Some("gateway") => gateway::parse(rest, environment),
             Some("node") => node::parse(rest, environment),
+            Some("chain") => chain::parse(rest, environment),
+            Some("gen") => generate::parse(rest, environment),
             _ => Err(wrong(unknown("command", first, &NAMES))),
         }
     }
@@ -99,6 +107,9 @@ impl Invocation {
             Invocation::Dial(dial) => dial.run(),
             Invocation::Node(request) => node::run(&request),
             Invocation::Send(request) => node::send(&request),
+            Invocation::Chain(request) => chain::run(&request),
+            Invocation::ChainTest(trial) => trial.run(),
+            Invocation::Generate => generate::run(),
         }
     }
 }
@@ -134,13 +145,15 @@ fn overview() -> String {
 }
 
 /// Every command and flag of the program itself, for the hints.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 10] = [
     "serve",
     "check",
     "agent",
     "route",
     "gateway",
     "node",
+    "chain",
+    "gen",
     "--help",
     "--version",
 ];
@@ -183,7 +196,19 @@ const OVERVIEW: &[(&str, &[(&str, &str)])] = &[
                 "get a public address and print what peers send there",
             ),
             ("node send PUBLIC_ADDR", "send lines to a node"),
+            (
+                "chain DESTINATION --via HOP[,HOP...]",
+                "reach a destination through proxy servers, by a local port or stdin and stdout",
+            ),
+            (
+                "chain test DESTINATION --via HOP[,HOP...]",
+                "try a chain, and say how far it reaches",
+            ),
         ],
+    ),
+    (
+        "Secrets",
+        &[("gen key|token", "print 32 random bytes in base64")],
     ),
     (
         "Flags",

@@ -6,23 +6,16 @@
 //!                  or stdout   <--bytes--
 //! ```
 //!
-//! Each direction is a thread that copies until its end and then passes the end on, so either side
-//! may finish first and still hear the other out.
+//! How the bytes go, `pump` knows.
 
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
+use std::net::{SocketAddr, TcpStream};
 
-use crossbeam_channel::{Sender, bounded};
-use log::{debug, info, warn};
-use socket2::{SockRef, TcpKeepalive};
+use log::warn;
 
 use super::exit::{FAILED, Failure};
 use super::flags::{Command, Environment, Flag, Group, HELP, LOG, Line, Usage};
-use super::{Invocation, agent, logging, output};
+use super::{Invocation, agent, logging, pump};
 use crate::agent::{Error, Options, route};
 use crate::config::{Secret, address, plain};
 
@@ -75,7 +68,9 @@ pub(super) fn parse(words: &[OsString], environment: Environment<'_>) -> Result<
 pub(super) fn run(request: Request) -> Result<(), Failure> {
     let _logging = logging::start(request.log.as_deref());
     match request.listen {
-        Some(address) => serve(address, Arc::new(request.way)),
+        Some(address) => pump::serve("route", address, move |local, from| {
+            relay(local, from, &request.way);
+        }),
         None => converse(&request.way),
     }
 }
@@ -98,159 +93,21 @@ impl Way {
 
 /// Stdin and stdout through one route.
 fn converse(way: &Way) -> Result<(), Failure> {
-    let failed = |what: &str, error: &io::Error| {
-        Failure::new(FAILED, format!("towpath route: {what}: {error}"))
-    };
-    let stream = way
-        .open()
-        .map_err(|error| Failure::new(FAILED, format!("towpath route: {}", way.explain(&error))))?;
-    prepare(&stream);
-    let sending = stream
+    let failed = |what: String| Failure::new(FAILED, format!("towpath route: {what}"));
+    let down = way.open().map_err(|error| failed(way.explain(&error)))?;
+    pump::prepare(&down);
+    let up = down
         .try_clone()
-        .map_err(|error| failed("no second handle of the connection", &error))?;
-    // Not joined: when the server has ended, nobody is left to hear what stdin still has to say.
-    spawn("stdin", move || {
-        let ended = copy(&mut io::stdin().lock(), &mut &sending);
-        debug!("stdin ended: {ended:?}");
-        // Fails only where the connection has ended already.
-        let _ = sending.shutdown(Shutdown::Write);
-    })
-    .map_err(|error| failed("no thread for stdin", &error))?;
-    match copy(&mut &stream, &mut io::stdout().lock()) {
-        Err(Cut::Reading(error)) => Err(failed("the connection broke", &error)),
-        Err(Cut::Writing(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(failed("stdout cannot be written", &error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Local connections, each through a route of its own.
-fn serve(address: SocketAddr, way: Arc<Way>) -> Result<(), Failure> {
-    let (listener, bound) = TcpListener::bind(address)
-        .and_then(|listener| Ok((listener.local_addr()?, listener)))
-        .map(|(bound, listener)| (listener, bound))
-        .map_err(|error| {
-            let line = format!("towpath route: cannot listen on {address}: {error}");
-            Failure::of_socket(&error, line)
-        })?;
-    output::say(&format!("listening on {bound}"));
-    // Each connection holds one of these permits; further ones wait in the kernel's queue.
-    let (permits, freed) = bounded(CONNECTIONS);
-    for _ in 0..CONNECTIONS {
-        let _ = permits.send(());
-    }
-    let mut pause = SHORTEST_PAUSE;
-    loop {
-        let _ = freed.recv();
-        let permit = Permit(permits.clone());
-        match listener.accept() {
-            Ok((local, from)) => {
-                pause = SHORTEST_PAUSE;
-                let way = Arc::clone(&way);
-                let started = spawn("connection", move || relay(&local, from, &way, permit));
-                if let Err(error) = started {
-                    warn!("from={from} closed: no thread: {error}");
-                }
-            }
-            Err(error) => {
-                // Out of descriptors, or a connection that left while it waited.
-                warn!("accept failed, again in {pause:?}: {error}");
-                thread::sleep(pause);
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-        }
-    }
+        .map_err(|error| failed(format!("no second handle of the connection: {error}")))?;
+    pump::converse("route", down, up)
 }
 
 /// One local connection from its beginning to its end.
-fn relay(local: &TcpStream, from: SocketAddr, way: &Way, _permit: Permit) {
-    let remote = match way.open() {
-        Ok(remote) => remote,
-        Err(error) => {
-            warn!("from={from} closed: {}", way.explain(&error));
-            return;
-        }
-    };
-    for stream in [local, &remote] {
-        prepare(stream);
+fn relay(local: &TcpStream, from: SocketAddr, way: &Way) {
+    match way.open() {
+        Ok(remote) => pump::join(local, from, &remote, &remote, &remote),
+        Err(error) => warn!("from={from} closed: {}", way.explain(&error)),
     }
-    let carried = thread::scope(|scope| {
-        let up = thread::Builder::new().stack_size(STACK);
-        let up = up.spawn_scoped(scope, || pass(local, &remote))?;
-        let down = pass(&remote, local);
-        Ok::<_, io::Error>((up.join().unwrap_or_default(), down))
-    });
-    match carried {
-        Ok((up, down)) => info!("from={from} ended up={up} down={down}"),
-        Err(error) => warn!("from={from} closed: no thread for its second direction: {error}"),
-    }
-}
-
-/// Makes a stream quick with small writes, and lets it notice a peer that is gone without a word.
-/// Where the system refuses either, the stream still carries every byte.
-fn prepare(stream: &TcpStream) {
-    let _ = stream.set_nodelay(true);
-    let probes = TcpKeepalive::new().with_time(SILENCE).with_interval(PROBE);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&probes);
-}
-
-/// One direction: copies to the end and passes the end on. A direction that breaks ends both, as
-/// nobody would know any more what the other one answers to. Returns the bytes carried.
-fn pass(from: &TcpStream, to: &TcpStream) -> u64 {
-    let mut carried = 0;
-    let ended = copy_counting(&mut &*from, &mut &*to, &mut carried);
-    let how = match ended {
-        Ok(()) => to.shutdown(Shutdown::Write),
-        Err(_) => from
-            .shutdown(Shutdown::Both)
-            .and(to.shutdown(Shutdown::Both)),
-    };
-    debug!("a direction ended: {ended:?} {how:?}");
-    carried
-}
-
-/// Which side of a copy failed.
-#[derive(Debug)]
-enum Cut {
-    Reading(io::Error),
-    Writing(io::Error),
-}
-
-fn copy(from: &mut dyn Read, to: &mut dyn Write) -> Result<(), Cut> {
-    copy_counting(from, to, &mut 0)
-}
-
-/// Copies until the end. Every block is flushed, so that a conversation by lines goes on.
-fn copy_counting(from: &mut dyn Read, to: &mut dyn Write, carried: &mut u64) -> Result<(), Cut> {
-    let mut block = vec![0; BLOCK];
-    loop {
-        let count = match from.read(&mut block) {
-            Ok(0) => return Ok(()),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Cut::Reading(error)),
-        };
-        to.write_all(&block[..count])
-            .and_then(|()| to.flush())
-            .map_err(Cut::Writing)?;
-        *carried += count as u64;
-    }
-}
-
-/// The right to one connection; goes back when it is dropped, also by a panic.
-struct Permit(Sender<()>);
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        // Never full: there are as many places as permits.
-        let _ = self.0.try_send(());
-    }
-}
-
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let thread = thread::Builder::new().name(name.to_owned());
-    thread.stack_size(STACK).spawn(body).map(drop)
 }
 
 fn command() -> Command {
@@ -286,25 +143,13 @@ fn command() -> Command {
     }
 }
 
-/// Local connections at once.
-const CONNECTIONS: usize = 1024;
-
-/// Bytes of one copy, on the heap: large enough that system calls do not dominate.
-const BLOCK: usize = 64 << 10;
-
-/// The stack of a thread that only copies.
-const STACK: usize = 256 << 10;
-
-/// When a silent connection is probed, and how often until it answers.
-const SILENCE: Duration = Duration::from_secs(60);
-const PROBE: Duration = Duration::from_secs(10);
-
-/// The pauses after failed accepts double between these two.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener};
+    use std::thread;
+    use std::time::Duration;
+
     use super::*;
 
     /// A server that reads one route request and does with the connection as it is told; beside
@@ -318,7 +163,6 @@ mod tests {
             field: "github".to_owned(),
             token: None,
         };
-        let (permits, freed) = bounded(1);
         thread::scope(|scope| {
             scope.spawn(move || {
                 let (mut stream, _) = server.accept().unwrap();
@@ -333,10 +177,9 @@ mod tests {
             near.set_read_timeout(Some(PATIENCE)).unwrap();
             let (far, from) = port.accept().unwrap();
             let way = &way;
-            scope.spawn(move || relay(&far, from, way, Permit(permits)));
+            scope.spawn(move || relay(&far, from, way));
             local(near);
         });
-        assert_eq!(freed.try_recv(), Ok(()));
     }
 
     fn all(mut stream: &TcpStream) -> Vec<u8> {

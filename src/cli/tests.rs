@@ -36,6 +36,9 @@ const HELPS: &[&[&str]] = &[
     &["gateway", "dial", "--help"],
     &["node", "--help"],
     &["node", "send", "--help"],
+    &["chain", "--help"],
+    &["chain", "test", "--help"],
+    &["gen", "--help"],
 ];
 
 #[test]
@@ -122,7 +125,7 @@ fn wrong_command_lines_are_told_what_would_be_right() {
         ),
         (
             &["start"],
-            "towpath: unknown command start; known: serve, check, agent, route, gateway, node, --help, --version (see towpath --help)",
+            "towpath: unknown command start; known: serve, check, agent, route, gateway, node, chain, gen, --help, --version (see towpath --help)",
         ),
     ] {
         refuses(line, want);
@@ -333,7 +336,13 @@ fn a_switch_of_the_file_can_be_turned_off() {
 
 #[test]
 fn a_server_without_any_role_is_a_mistake() {
-    let off = ["agent", "node", "gateway-clients", "gateway-servers"];
+    let off = [
+        "agent",
+        "chain",
+        "node",
+        "gateway-clients",
+        "gateway-servers",
+    ];
     let flags: Vec<String> = off.iter().map(|role| format!("--{role}=off")).collect();
     let words: Vec<&str> = ["check"]
         .into_iter()
@@ -354,6 +363,7 @@ fn a_server_without_any_role_is_a_mistake() {
     };
     let names = [
         "TOWPATH_AGENT",
+        "TOWPATH_CHAIN",
         "TOWPATH_NODE",
         "TOWPATH_GATEWAY_CLIENTS",
         "TOWPATH_GATEWAY_SERVERS",
@@ -389,6 +399,101 @@ fn flags_alone_are_a_usage_error() {
 }
 
 #[test]
+fn a_chain_is_checked_before_anything_is_dialled() {
+    for (line, want) in [
+        (&[][..], "takes one DESTINATION, but got 0 words"),
+        (
+            &["a"],
+            "DESTINATION: \"a\": it has no port; write HOST:PORT",
+        ),
+        (
+            &["a:1", "--via", "b,"],
+            "--via: \"\": it has no host; write HOST:PORT",
+        ),
+        (
+            &["a:1", "--via", "b:0"],
+            "--via: \"b:0\": its port is a number from 1 to 65535",
+        ),
+        (
+            &["a:1", "--via", "b,c"],
+            "--key-file FILE is missing; write it once for each hop, or once for all",
+        ),
+        (
+            &["a:1", "--key-file", "f"],
+            "--key-file is for hops; --via HOP names them",
+        ),
+        (
+            &[
+                "a:1",
+                "--via",
+                "b,c,d",
+                "--key-file",
+                "f",
+                "--key-file",
+                "g",
+            ],
+            "2 key files for 3 hops; write --key-file once for each hop, or once for all",
+        ),
+        (
+            &["a:1", "--payload-key-file", "f"],
+            "--payload-key-file is the last hop's; --via HOP names it",
+        ),
+        (
+            &["a:1", "--early", "--udp"],
+            "--early and --udp exclude each other: a datagram never waits for the hops",
+        ),
+        (
+            &["a:1", "--connect-timeout", "5"],
+            "--connect-timeout: \"5\" has no unit; write \"5s\" or \"5ms\"",
+        ),
+    ] {
+        let line: Vec<&str> = ["chain"].iter().chain(line).copied().collect();
+        refuses(
+            &line,
+            &format!("towpath chain: {want} (see towpath chain --help)"),
+        );
+    }
+    assert!(
+        parse(&[
+            "chain",
+            "a:1",
+            "--via",
+            "b,c",
+            "--via",
+            "[::1]",
+            "--key-file",
+            "f"
+        ])
+        .is_ok()
+    );
+    refuses(
+        &["chain", "test", "a:1", "--udp"],
+        "towpath chain test: unknown flag --udp (see towpath chain test --help)",
+    );
+}
+
+#[test]
+fn what_gen_makes_is_named() {
+    for (line, want) in [
+        (&["gen"][..], "key or token? write one of them"),
+        (&["gen", "keys"], "unknown secret keys; the nearest is key"),
+        (
+            &["gen", "password"],
+            "unknown secret password; known: key, token",
+        ),
+        (
+            &["gen", "key", "token"],
+            "makes one secret, but got key and token",
+        ),
+    ] {
+        refuses(
+            line,
+            &format!("towpath gen: {want} (see towpath gen --help)"),
+        );
+    }
+}
+
+#[test]
 fn a_server_of_the_environment_is_checked_as_its_flag_is() {
     let words: Vec<OsString> = ["agent", "query", "a", "b"].map(OsString::from).into();
     let environment = |name: &str| (name == "TOWPATH_SERVER").then(|| OsString::from("::1"));
@@ -402,8 +507,9 @@ fn a_server_of_the_environment_is_checked_as_its_flag_is() {
 
 #[test]
 fn every_command_that_takes_a_token_tells_what_for() {
-    // A gateway and a node show a key, not a token.
-    let takes_one = |line: &&&[&str]| line.len() > 1 && !["gateway", "node"].contains(&line[0]);
+    // The others show a key, or nothing.
+    let others = ["gateway", "node", "chain", "gen"];
+    let takes_one = |line: &&&[&str]| line.len() > 1 && !others.contains(&line[0]);
     for line in HELPS.iter().filter(takes_one) {
         let text = prints(line);
         assert!(text.contains("TOWPATH_TOKEN"), "{line:?}");

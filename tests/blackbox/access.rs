@@ -222,7 +222,7 @@ fn check_says_where_a_listener_leads_and_what_is_wrong_with_it() {
     let out = check(&access("db", &["[::1]:5432".parse().unwrap()]))
         .expect(0)
         .text();
-    let want = "agent: off\naccess db: listens on 127.0.0.1:0\n  tcp -> [::1]:5432\n";
+    let want = "agent: off\nchain: off\naccess db: listens on 127.0.0.1:0\n  tcp -> [::1]:5432\n";
     assert!(out.contains(want), "{out}");
     assert!(out.contains("store: none"), "{out}");
     let text = "[[chain.access]]\nname = 'db'\nlisten = ':0'\nto = 'db'\n";

@@ -6,7 +6,9 @@
 mod agent_client;
 mod agent_mutation;
 mod agent_vectors;
+mod chain_client;
 mod chain_mutation;
+mod chain_socket;
 mod chain_vectors;
 mod gateway_client;
 mod gateway_mutation;
@@ -17,5 +19,6 @@ mod gateway_vectors;
 mod node_client;
 mod node_mutation;
 mod node_vectors;
+mod proxy_mutation;
 mod random;
 mod vectors;

@@ -175,9 +175,11 @@ fn a_key_in_the_wrong_table_is_sent_to_the_right_one() {
 #[test]
 fn a_key_that_each_role_has_for_itself_sends_nobody_to_another_role() {
     refuses(
-        "[chain]\nlisten = ':7300'\n[chian]\n",
+        "[gateway]\nlisten = ':7500'\n[chian]\n",
         &[
-            "t.toml:2:1: error: unknown key `listen`; known here: `access`",
+            "t.toml:2:1: error: unknown key `listen`; known here: `clients`, `servers`, `dialect`, \
+             `server_dialect`, `auth_key`, `max_packet`, `max_conns_per_client`, `client_idle_timeout`, \
+             `server_idle_timeout`, `slow_receiver_timeout`, `max_queue_memory`",
             "t.toml:3:2: error: unknown table `chian`; the nearest known name is `chain`",
         ],
     );
@@ -523,11 +525,16 @@ fn the_example_in_the_shipped_file_is_right_too() {
     assert_eq!(reading.told, Ok(vec![]));
     let names: Vec<_> = reading.agent.routes.iter().map(|r| &*r.name).collect();
     assert_eq!(names, ["demo", "test_http"]);
-    let [db] = &reading.chain.access[..] else {
+    let [db, socks] = &reading.chain.access[..] else {
         panic!("{:?}", reading.chain);
     };
     assert_eq!((&*db.name, db.listen.len()), ("db", 1));
     assert_eq!(db.to[0].to_string(), "db.example:5432");
+    let chains: Vec<_> = db.chains.iter().map(|chain| chain.hops.len()).collect();
+    assert_eq!(chains, [2]);
+    assert_eq!((&*socks.name, socks.users.len()), ("socks", 1));
+    let weights: Vec<_> = socks.chains.iter().map(|chain| chain.weight).collect();
+    assert_eq!(weights, [3, 1]);
 }
 
 #[test]

@@ -140,7 +140,7 @@ impl Fields {
             max_flows,
         ] = settings.fields(item, NAMES, EXAMPLE)?;
         let protocol = match protocol {
-            Some(item) => settings.choice_of(&item, "protocol", &PROTOCOLS),
+            Some(item) => settings.choice_of(&item, "protocol", &SPOKEN),
             None => Some("tcp"),
         };
         let at = name.as_ref().map_or(item.at, |name| name.at);
@@ -204,10 +204,6 @@ impl Fields {
                 );
                 settings.mistake(self.at, message);
             }
-            if chain.payload_key.is_some() && self.protocol == Some(AccessProtocol::Udp) {
-                let message = "datagrams have no `payload_key`; it is for streams";
-                settings.mistake(self.at, message.to_owned());
-            }
         }
     }
 
@@ -229,8 +225,11 @@ impl Fields {
                 mistake(settings, item.at, "to", &message);
                 Vec::new()
             }
-            (Some(item), _) if is_direct => targets(item, listen, settings),
-            (Some(item), _) => targets(item, &[], settings),
+            (Some(item), _) => {
+                let has_hops = chains.iter().any(|chain| !chain.hops.is_empty());
+                let listen = if is_direct { listen } else { &[] };
+                targets(item, listen, has_hops, settings)
+            }
             (None, _) => Vec::new(),
         }
     }
@@ -355,8 +354,13 @@ fn read_name(item: &Item, settings: &mut Settings) -> Option<Box<str>> {
 }
 
 /// One destination, or a list of them that are used in turn; `listen` is where one that is dialled
-/// from here must not lead.
-fn targets(item: &Item, listen: &[SocketAddr], settings: &mut Settings) -> Vec<Target> {
+/// from here must not lead, and where `has_hops`, a header must be able to carry them.
+fn targets(
+    item: &Item,
+    listen: &[SocketAddr],
+    has_hops: bool,
+    settings: &mut Settings,
+) -> Vec<Target> {
     let items = match &item.value {
         Value::List(items) if items.is_empty() => {
             let message = "an empty list; name at least one destination, such as \
@@ -374,7 +378,9 @@ fn targets(item: &Item, listen: &[SocketAddr], settings: &mut Settings) -> Vec<T
         };
         let host = host.into();
         let target = Target { host, port };
-        if targets.contains(&target) {
+        if let (true, Err(error)) = (has_hops, hops::address(&target)) {
+            mistake(settings, item.at, "to", &error.to_string());
+        } else if targets.contains(&target) {
             let message = format!("{target} is twice in this list");
             mistake(settings, item.at, "to", &message);
         } else if leads_back(&target, listen) {
@@ -419,7 +425,7 @@ const NAMES: [&str; 12] = [
 
 const LONGEST_NAME: usize = 64;
 
-const PROTOCOLS: Kind = Kind::Choice(&["tcp", "udp", "socks5", "http"]);
+const SPOKEN: Kind = Kind::Choice(&["tcp", "udp", "socks5", "http"]);
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 

@@ -2,7 +2,7 @@
 
 use super::access::mistake;
 use crate::config::{Item, Kind, Secret, Settings, Value};
-use crate::protocols::chain::wire::Key;
+use crate::protocols::chain::wire::{Address, AddressError, KEY, Key};
 use crate::upstream::Target;
 
 /// One of the chains that a listener has.
@@ -22,7 +22,7 @@ pub struct Hops {
 pub struct Hop {
     /// Where it is.
     pub address: Target,
-    /// What it shares with its clients; none is the key that everybody knows.
+    /// What it shares with its clients; none is [`PUBLIC_KEY`].
     pub key: Option<Key>,
 }
 
@@ -165,7 +165,12 @@ fn target(mut item: Item, settings: &mut Settings) -> Option<Target> {
     }
     let (host, port) = settings.destination_of(&item, "address")?;
     let host = host.into();
-    Some(Target { host, port })
+    let target = Target { host, port };
+    if let Err(error) = self::address(&target) {
+        mistake(settings, item.at, "address", &error.to_string());
+        return None;
+    }
+    Some(target)
 }
 
 fn is_loopback(target: &Target) -> bool {
@@ -206,16 +211,19 @@ fn decode(secret: &Secret) -> Result<Key, String> {
     let key = Key::from_base64(&text).map_err(|error| {
         format!("wants 32 bytes in base64, such as towpath gen key makes; {error}")
     })?;
-    match Key::from_base64(PUBLIC) {
-        Ok(public) if public == key => {
-            Err("is the key that everybody knows; towpath gen key makes another".to_owned())
-        }
-        _ => Ok(key),
+    match key == PUBLIC_KEY {
+        true => Err("is the key that everybody knows; towpath gen key makes another".to_owned()),
+        false => Ok(key),
     }
 }
 
-/// The key of a hop without a key: 32 zero bytes.
-const PUBLIC: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+/// A destination or a hop as a header carries it.
+pub fn address(target: &Target) -> Result<Address, AddressError> {
+    target.to_string().parse()
+}
+
+/// The key of a hop without a key, which everybody knows.
+pub const PUBLIC_KEY: Key = Key::from_bytes([0; KEY]);
 
 /// Where a hop listens unless it is told otherwise.
 const PORT: u16 = 7300;

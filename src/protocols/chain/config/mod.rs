@@ -1,7 +1,7 @@
 //! The chain role's keys, and its access listeners. Reading only: what they do is told in the
 //! role's own room.
 //!
-//! A hop without a key uses one that everybody knows, 32 zero bytes, so that clients without a key
+//! A hop without a key uses [`PUBLIC_KEY`], 32 zero bytes that everybody knows, so that clients without a key
 //! file can speak with it; it can be had on loopback only. The same is true the other way round: a
 //! chain names a key for every hop that is not on loopback.
 
@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use access::{Access, AccessProtocol};
-pub use hops::{Hop, Hops, MOST_HOPS};
+pub use hops::{Hop, Hops, MOST_HOPS, PUBLIC_KEY, address};
 pub use keys::KEYS;
 pub(super) use show::show;
 
@@ -30,7 +30,7 @@ use crate::config::Settings;
 pub struct Config {
     /// Where the hop listens, by TCP and by UDP; empty means that this server is no hop.
     pub listen: Vec<SocketAddr>,
-    /// What the hop shares with its clients; none is the key that everybody knows.
+    /// What the hop shares with its clients; none is [`PUBLIC_KEY`].
     pub key: Option<Key>,
     /// What the hop shares with clients for whom it is the last one; none is no payload key.
     pub payload_key: Option<Key>,

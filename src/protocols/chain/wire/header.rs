@@ -82,7 +82,9 @@ impl Request {
 
 impl Flags {
     fn byte(self) -> u8 {
-        u8::from(self.probe) * PROBE | u8::from(self.early) * EARLY | u8::from(self.sealed) * SEALED
+        (u8::from(self.probe) * PROBE)
+            | (u8::from(self.early) * EARLY)
+            | (u8::from(self.sealed) * SEALED)
     }
 
     const fn of(byte: u8) -> Result<Self, WireError> {

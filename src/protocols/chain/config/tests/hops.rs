@@ -67,7 +67,7 @@ fn what_is_wrong_with_a_hop_is_told_where_it_stands() {
         ("[{ address = 7300 }]", "20: error: `address`: wants a destination, such as \"example.com:80\"; found the number 7300".into()),
         ("[{ address = 'localhost:0' }]", "20: error: `address`: a port is from 1 to 65535; found 0".into()),
         ("[{ address = '::1' }]", "20: error: `address`: \"::1\" is not a destination; write a host and a port, like \"example.com:http\", \"10.0.0.1:80\" or \"[::1]:80\"".into()),
-        ("[{ address = 'a', key = 'AAAA' }]", "31: error: `key`: wants 32 bytes in base64, such as towpath gen key makes; it has 3 bytes".into()),
+        ("[{ address = 'a', key = 'AAAA' }]", "31: error: `key`: wants 32 bytes in base64, such as towpath gen key makes; it is base64 of 3 bytes; a key has 32".into()),
         ("[{ address = 'a', key = { file = '/nowhere/x' } }]", "40: error: `key`: the secret file /nowhere/x cannot be read: No such file or directory (os error 2)".into()),
         ("[{ address = 'a', key = 5 }]", "31: error: write `key` as a text, or a file such as { file = \"secrets/token\" }; found the number 5".into()),
     ];
@@ -145,7 +145,7 @@ fn several_chains_have_all_in_themselves() {
 }
 
 #[test]
-fn a_payload_key_wants_a_last_hop_and_a_stream() {
+fn a_payload_key_wants_a_last_hop() {
     let key = format!("payload_key = '{KEY_TEXT}'");
     let told = "error: `payload_key`: is for the last hop, and there is none";
     refuses(&with(&key), &[&format!("t.toml:2:15: {told}")]);
@@ -154,10 +154,23 @@ fn a_payload_key_wants_a_last_hop_and_a_stream() {
         &[&format!("t.toml:2:37: {told}")],
     );
     assert_eq!(read(&with("payload_key = ''")).1, Ok(vec![]));
+    let udp = format!("protocol = 'udp'\nvia = [{{ address = 'localhost' }}]\n{key}");
+    assert_eq!(read(&with(&udp)).1, Ok(vec![]));
+}
+
+#[test]
+fn what_no_header_could_carry_is_told() {
+    let told = "its host has a character that is no letter, digit, - . or _";
     refuses(
         &with(&format!(
-            "protocol = 'udp'\nvia = [{{ address = 'localhost' }}]\n{key}"
+            "via = [{{ address = 'a*b', key = '{KEY_TEXT}' }}]"
         )),
-        &["t.toml:1:1: error: datagrams have no `payload_key`; it is for streams"],
+        &[&format!("t.toml:2:20: error: `address`: {told}")],
+    );
+    let text = with("to = ['a:1', 'a*b:1']");
+    assert_eq!(read(&text).1, Ok(vec![]));
+    refuses(
+        &(text + "via = [{ address = 'localhost' }]\n"),
+        &[&format!("t.toml:2:14: error: `to`: {told}")],
     );
 }

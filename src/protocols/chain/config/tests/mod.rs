@@ -132,8 +132,11 @@ fn a_hop_off_loopback_has_a_key_of_its_own() {
     assert!(all.contains("key set") && all.contains("(secret)") && !all.contains(KEY_TEXT));
     let wants = "wants 32 bytes in base64, such as towpath gen key makes; it";
     for (key, why) in [
-        ("'x y'", format!("{wants} is not base64")),
-        ("'AAAA'", format!("{wants} has 3 bytes")),
+        ("'x y'", format!("{wants}s character 2 is not base64")),
+        (
+            "'AAAA'",
+            format!("{wants} is base64 of 3 bytes; a key has 32"),
+        ),
         (
             "'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA'",
             "is the key that everybody knows; towpath gen key makes another".to_owned(),

@@ -1,0 +1,204 @@
+//! The datagrams of one SOCKS5 client: UDP ASSOCIATE.
+//!
+//! The client's connection stays open, and when it ends so do the association, its port and its flows,
+//! one for each destination. Datagrams are taken from the client's own IP address only, and from the one
+//! port from which the first of them came.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::super::outlet::Outlets;
+use super::super::wire::{Address, socks5};
+use super::leg::Leg;
+use super::{Door, MOST_ASSOCIATED};
+use crate::net::{ConnKey, SocketKey, Train};
+use crate::relay::{Flows, Place};
+use crate::session::{Cause, Close, Cx, Event};
+use crate::stats::Metric;
+use crate::upstream::Failure;
+
+/// One client's association.
+pub(super) struct Association {
+    conn: ConnKey,
+    peer: SocketAddr,
+    main: SocketKey,
+    /// Where the client's datagrams come from.
+    source: Option<SocketAddr>,
+    flows: Flows<Address, Leg>,
+    outlets: Outlets,
+    scratch: Vec<u8>,
+    head: Vec<u8>,
+}
+
+impl Association {
+    /// Asks for a port on the address that the client came to; it is told when that is open.
+    pub(super) fn start(
+        at: SocketAddr,
+        peer: SocketAddr,
+        conn: ConnKey,
+        cx: &mut Cx<'_>,
+    ) -> Result<Self, Close> {
+        let main = cx.bind(SocketAddr::new(at.ip(), 0));
+        let main = main.ok_or_else(|| {
+            refuse(conn, cx);
+            Close::own(Cause::Overload("sockets")).told()
+        })?;
+        Ok(Self {
+            conn,
+            peer,
+            main,
+            source: None,
+            flows: Flows::new(MOST_ASSOCIATED),
+            outlets: Outlets::default(),
+            scratch: Vec::new(),
+            head: Vec::new(),
+        })
+    }
+
+    /// Takes an event of the session, all of which are for it from now on.
+    pub(super) fn handle(
+        &mut self,
+        door: &Door,
+        event: Event<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Close> {
+        match event {
+            Event::Bound { socket, address } if socket == self.main => {
+                let mut reply = Vec::new();
+                socks5::Reply::Done.encode(address, &mut reply);
+                cx.send(self.conn, &reply);
+            }
+            Event::Unbound { socket, why } if socket == self.main => {
+                refuse(self.conn, cx);
+                return Err(Close::own(Cause::Io("bind", why)).told());
+            }
+            Event::Unbound { socket, .. } => {
+                if let Some(place) = self.outlets.forget(socket) {
+                    self.flows.remove(place);
+                }
+            }
+            Event::Datagrams { socket, train } if socket == self.main => {
+                for datagram in train.datagrams() {
+                    if self.take(door, train.from, datagram, cx).is_none() {
+                        cx.count(Metric::Ignored, 1);
+                    }
+                }
+            }
+            Event::Datagrams { socket, train } => self.receive(door, socket, &train, cx),
+            Event::Reply { ticket, reply } => {
+                if let Some((place, outcome)) = self.outlets.answered(ticket, &reply)
+                    && let Some((_, leg)) = self.flows.get_mut(place)
+                    && leg
+                        .resolved(door, place, outcome, &mut self.outlets, cx)
+                        .is_err()
+                {
+                    self.end(place, cx);
+                }
+            }
+            Event::Timer { .. } => self.sweep(door, cx),
+            // The client has nothing more to say on its connection.
+            Event::Data { rx, .. } => rx.consume(rx.len()),
+            Event::Eof { .. } => return Err(Close::finished()),
+            Event::Stopping => return Err(Close::own(Cause::Stopping)),
+            Event::Lost { why, .. } => {
+                return Err(Close::downstream(Cause::Io("connection", why)));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Takes a datagram; `None` when it is dropped.
+    fn take(
+        &mut self,
+        door: &Door,
+        from: SocketAddr,
+        datagram: &[u8],
+        cx: &mut Cx<'_>,
+    ) -> Option<()> {
+        let is_theirs = from.ip().to_canonical() == self.peer.ip().to_canonical();
+        if !is_theirs || self.source.is_some_and(|source| source != from) {
+            return None;
+        }
+        let (to, payload) = socks5::datagram(datagram).ok()?;
+        self.source = Some(from);
+        let place = match self.flows.find(&to) {
+            Some(place) => place,
+            None => self.begin(door, to, cx)?,
+        };
+        let (_, leg) = self.flows.touch(place, cx.now)?;
+        leg.send(door, &mut self.scratch, payload, cx);
+        Some(())
+    }
+
+    fn begin(&mut self, door: &Door, to: Address, cx: &mut Cx<'_>) -> Option<Place> {
+        let leg = Leg::new(door, to.clone(), cx);
+        if self.flows.is_empty() {
+            cx.arm(SWEEP, door.times.udp_idle / 4);
+        }
+        let (place, evicted) = self.flows.insert(to, leg, cx.now);
+        if let Some((_, evicted)) = evicted {
+            self.outlets.close(&evicted.outlet, cx);
+        }
+        let (_, leg) = self.flows.get_mut(place)?;
+        let begun: Result<(), Failure> = leg.begin(door, place, &mut self.outlets, cx);
+        if begun.is_err() {
+            self.end(place, cx);
+            return None;
+        }
+        Some(place)
+    }
+
+    fn end(&mut self, place: Place, cx: &mut Cx<'_>) {
+        if let Some((_, leg)) = self.flows.remove(place) {
+            cx.count(Metric::Rejected, 1);
+            self.outlets.close(&leg.outlet, cx);
+        }
+    }
+
+    /// Passes on what came back, with where it is from as the client wrote it, or 0.0.0.0 for a name.
+    fn receive(&mut self, door: &Door, socket: SocketKey, train: &Train<'_>, cx: &mut Cx<'_>) {
+        let place = self.outlets.flow_of(socket);
+        let flow = place.and_then(|place| self.flows.touch(place, cx.now));
+        let (Some((to, leg)), Some(source)) = (flow, self.source) else {
+            return;
+        };
+        let from = match to {
+            Address::Socket(address) => *address,
+            Address::Name { port, .. } => SocketAddr::from(([0, 0, 0, 0], *port)),
+        };
+        self.head.clear();
+        socks5::datagram_head(from, &mut self.head);
+        for datagram in train.datagrams() {
+            let payload = leg.receive(door, datagram, &mut self.scratch, cx);
+            if let Some(payload) = payload {
+                cx.count(Metric::Forwarded, 1);
+                cx.datagram(self.main, Some(source), &[&self.head, payload]);
+            }
+        }
+    }
+
+    fn sweep(&mut self, door: &Door, cx: &mut Cx<'_>) {
+        let idle = door.times.udp_idle;
+        while let Some((_, leg)) = self.flows.expire(cx.now, idle) {
+            self.outlets.close(&leg.outlet, cx);
+        }
+        if !self.flows.is_empty() {
+            cx.arm(SWEEP, (idle / 4).max(Duration::from_millis(50)));
+        }
+    }
+
+    /// How many destinations it has.
+    pub(super) fn flows(&self) -> usize {
+        self.flows.len()
+    }
+}
+
+fn refuse(conn: ConnKey, cx: &mut Cx<'_>) {
+    let mut reply = Vec::new();
+    socks5::Reply::Failure.encode(([0, 0, 0, 0], 0).into(), &mut reply);
+    cx.send(conn, &reply);
+}
+
+/// Looks for flows that are over.
+const SWEEP: u8 = 0;

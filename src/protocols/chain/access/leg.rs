@@ -1,0 +1,150 @@
+//! One flow's way through a chain: who it is for, by which chain, and its socket.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::super::outlet::{Begun, Outlet, Outlets};
+use super::super::passage::{Failed, Flight};
+use super::super::wire::Address;
+use super::{Door, stamp};
+use crate::net::Train;
+use crate::relay::Place;
+use crate::session::Cx;
+use crate::stats::Metric;
+use crate::upstream::{Failure, Screen};
+
+/// One flow's way.
+pub(super) struct Leg {
+    route: usize,
+    flight: Flight,
+    pub(super) outlet: Outlet,
+}
+
+impl Leg {
+    /// A flow by the chain whose turn it is; it has no way yet.
+    pub(super) fn new(door: &Door, destination: Address, cx: &mut Cx<'_>) -> Self {
+        let random = cx.random();
+        let route = door.routes.choose(0, random).unwrap_or_default();
+        Self {
+            route,
+            flight: Flight::new(&door.routes.list[route], destination),
+            outlet: Outlet::Waiting(Default::default()),
+        }
+    }
+
+    /// Opens its way, or has the name of its first hop looked up.
+    pub(super) fn begin(
+        &mut self,
+        door: &Door,
+        place: Place,
+        outlets: &mut Outlets,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Failure> {
+        let first = self.flight.first(&door.routes.list[self.route]);
+        let screen = self.screen(door);
+        match outlets.begin(place, &first, screen, &door.names, cx) {
+            Begun::Waiting => {}
+            Begun::Open(socket) => self.outlet.open(socket, cx),
+            Begun::Failed(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
+    /// The name was looked up, or not.
+    pub(super) fn resolved(
+        &mut self,
+        door: &Door,
+        place: Place,
+        outcome: Result<Arc<[IpAddr]>, Failure>,
+        outlets: &mut Outlets,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Failure> {
+        let first = self.flight.first(&door.routes.list[self.route]);
+        let screen = self.screen(door);
+        let socket = outlets.associate(place, &first, &outcome?, screen, cx)?;
+        self.outlet.open(socket, cx);
+        Ok(())
+    }
+
+    /// Sends a payload.
+    pub(super) fn send(
+        &mut self,
+        door: &Door,
+        scratch: &mut Vec<u8>,
+        payload: &[u8],
+        cx: &mut Cx<'_>,
+    ) {
+        let route = &door.routes.list[self.route];
+        let sent = if route.hops.is_empty() {
+            self.outlet.send(payload, cx)
+        } else {
+            scratch.clear();
+            let nonces = &mut *door.nonces.borrow_mut();
+            let wrapped = self.flight.wrap(route, scratch, stamp(cx), nonces, payload);
+            wrapped.is_some() && self.outlet.send(scratch, cx)
+        };
+        let metric = if sent {
+            Metric::Forwarded
+        } else {
+            Metric::DatagramsDropped
+        };
+        cx.count(metric, 1);
+    }
+
+    /// Sends a whole train as it is, where the chain has no hops.
+    pub(super) fn send_train(&self, door: &Door, train: &Train<'_>, cx: &mut Cx<'_>) -> bool {
+        let is_straight = door.routes.list[self.route].hops.is_empty();
+        match self.outlet.socket().filter(|_| is_straight) {
+            Some(socket) => {
+                cx.count(Metric::Forwarded, train.count() as u64);
+                cx.train(socket, None, train);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// True when what comes needs no unwrapping.
+    pub(super) fn is_straight(&self, door: &Door) -> bool {
+        door.routes.list[self.route].hops.is_empty()
+    }
+
+    /// The payload of what came; a failure stands for a datagram that was lost, and is told.
+    pub(super) fn receive<'a>(
+        &mut self,
+        door: &Door,
+        datagram: &'a [u8],
+        scratch: &'a mut Vec<u8>,
+        cx: &mut Cx<'_>,
+    ) -> Option<&'a [u8]> {
+        let route = &door.routes.list[self.route];
+        match self.flight.unwrap(route, datagram, scratch) {
+            Ok(payload) => Some(payload),
+            Err(failed) => {
+                cx.count(Metric::Rejected, 1);
+                self.tell(door, failed);
+                None
+            }
+        }
+    }
+
+    /// Whom it leads to.
+    pub(super) fn destination(&self) -> &Address {
+        self.flight.destination()
+    }
+
+    fn tell(&self, door: &Door, failed: Failed) {
+        let (name, to) = (&door.name, self.flight.destination());
+        let route = &door.routes.list[self.route];
+        log::debug!(
+            "access {name} to={to} lost a datagram: {}",
+            route.tell(failed)
+        );
+    }
+
+    /// What clients name is looked at before it is dialled; what the configuration names is not.
+    fn screen<'a>(&self, door: &'a Door) -> Option<&'a Screen> {
+        let is_theirs = door.protocol.is_proxy() && self.is_straight(door);
+        is_theirs.then_some(&door.screen)
+    }
+}
