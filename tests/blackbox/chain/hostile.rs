@@ -79,7 +79,9 @@ fn the_wrong_protocol_gets_nothing_and_harms_nobody() {
 #[test]
 fn the_wrong_protocol_by_datagrams_gets_nothing_and_harms_nobody() {
     let backend = Backend::echo();
-    let row = Row::new(2, &[backend.address]);
+    let row = Row::with(2, &[backend.address], |plan| {
+        plan.text("udp_idle_timeout", "2s")
+    });
     beside_a_bystander(row, &backend, |row| {
         let address = row.hops()[0].address;
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -169,7 +171,7 @@ fn a_thousand_that_leave_anywhere_leave_nothing_behind() {
     let backend = Backend::echo();
     let hole = BlackHole::new();
     let row = Row::with(2, &[backend.address, hole.address], |plan| {
-        plan.text("dial_timeout", "60s")
+        plan.text("dial_timeout", "2s")
     });
     let seed = 4712;
     eprintln!("seed {seed}");

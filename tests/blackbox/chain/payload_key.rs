@@ -55,13 +55,31 @@ fn every_byte_arrives_over_one_two_and_three_hops() {
     for count in 0..3 {
         let (row, hops) = behind(count, &last);
         let server = server_of(&hops, shared(), &backend);
-        for total in [0, 1, 16 * 1024, 16 * 1024 + 1, 8 << 20] {
+        for total in [1, 16 * 1024, 16 * 1024 + 1, 8 << 20] {
             let mut peer = Peer::connect(access_address(&server, "db"));
             let mut up = peer.twin();
             let sending = std::thread::spawn(move || bulk::send(&mut up, 5, total));
             assert!(bulk::receive(&mut peer) == (total, sending.join().unwrap()));
         }
         server.expect_open(0);
+        server.stop();
+        row.stop();
+    }
+    last.stop();
+}
+
+#[test]
+fn an_end_without_a_byte_arrives() {
+    let backend = Backend::echo();
+    let last = last(&backend);
+    for count in 0..3 {
+        let (row, hops) = behind(count, &last);
+        let server = server_of(&hops, shared(), &backend);
+        for _ in 0..10 {
+            Peer::connect(access_address(&server, "db"))
+                .finish()
+                .expect_end();
+        }
         server.stop();
         row.stop();
     }

@@ -95,16 +95,12 @@ fn what_is_guarded_is_refused_by_default() {
 #[test]
 fn names_and_texts_lead_to_no_guarded_address_either() {
     let inside = Inside::new();
-    let proxy = hop(&["*:*", "*.example:*", "127.1:*"], &[]);
+    let proxy = hop(&["*:*", "*.example:*"], &[]);
     for host in [
         "localhost",
         "LocalHost",
-        "localhost.",
         "127.0.0.1",
-        "::1",
-        "::ffff:127.0.0.1",
         "0.0.0.0",
-        "::",
         "169.254.169.254",
         "10.1.2.3",
     ] {
@@ -127,6 +123,11 @@ fn old_ways_to_write_an_address_lead_nowhere() {
         "0",
         "0x0",
         "127.0.1",
+        "localhost.",
+        "::1",
+        "::",
+        "[::1]",
+        "::ffff:127.0.0.1",
     ] {
         let mut chained = proxy.headers(address::named(host, inside.port)).dial();
         let answer = chained.answer();

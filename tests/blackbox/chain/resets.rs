@@ -109,6 +109,19 @@ fn reset_while_a_hop_dials() {
     row.stop();
 }
 
+#[test]
+fn reset_after_the_own_end_while_a_hop_dials() {
+    let hole = BlackHole::new();
+    let row = Row::with(2, &[hole.address], |plan| plan.text("dial_timeout", "60s"));
+    for _ in 0..20 {
+        let mut chained = row.headers(hole.address).dial();
+        assert_eq!(chained.answer().code, code::OK);
+        chained.peer.finish().settle();
+        chained.peer.reset();
+    }
+    row.stop();
+}
+
 /// A backend that waits for a word and tells how its connection ended.
 fn witness() -> (Backend, Receiver<End>) {
     let (sender, ends) = channel();

@@ -11,7 +11,7 @@ use crate::support::peer::Peer;
 use crate::support::server::Server;
 use crate::support::until;
 
-/// A listener to `to` with these chains and their weights, each tried ten times a second.
+/// A listener to `to` with these chains and their weights, each tried once in a second.
 fn server_of(chains: &[(&[Hop], u32)], to: SocketAddr) -> Server {
     let chains = chains
         .iter()
@@ -20,7 +20,7 @@ fn server_of(chains: &[(&[Hop], u32)], to: SocketAddr) -> Server {
     let lines = [
         format!("chains = [{}]", chains.join(", ")),
         format!("to = \"{to}\""),
-        "probe_interval = \"100ms\"".to_owned(),
+        "probe_interval = \"1s\"".to_owned(),
     ];
     serve(&access("db", "tcp", &lines))
 }

@@ -323,10 +323,45 @@ fn clients_that_leave_in_the_middle_leave_nothing_behind() {
         let mut peer = Peer::connect(at);
         peer.send(&all[..cut]).settle();
         peer.reset();
+    }
+    server.expect_open(0);
+    server.stop();
+    row.stop();
+}
+
+#[test]
+fn clients_that_end_and_then_reset_leave_nothing_behind() {
+    let hole = BlackHole::new();
+    let row = Row::with(2, &[hole.address], |plan| plan.text("dial_timeout", "60s"));
+    let (server, at) = server_of(&row);
+    for _ in 0..20 {
+        let mut client = Socks::open(at);
+        client
+            .peer
+            .send(socks::request(socks::CONNECT, &socks::at(hole.address)))
+            .settle();
+        client.peer.finish().settle();
+        client.peer.reset();
+    }
+    server.expect_open(0);
+    server.stop();
+    row.stop();
+}
+
+#[test]
+fn clients_that_close_with_something_on_its_way_to_them_leave_nothing_behind() {
+    let hole = BlackHole::new();
+    let row = Row::with(2, &[hole.address], |plan| plan.text("dial_timeout", "60s"));
+    let (server, at) = server_of(&row);
+    let request = socks::request(socks::CONNECT, &socks::at(hole.address));
+    for _ in 0..50 {
+        // The answer to the first three bytes finds nobody.
         let mut peer = Peer::connect(at);
-        peer.send(&all[..cut]);
+        peer.send([&[5, 1, 0][..], &request].concat());
         drop(peer);
     }
+    // All have been accepted when one that came after them is served.
+    drop(Socks::open(at));
     server.expect_open(0);
     server.stop();
     row.stop();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::support::chain::destination::{Datagrams, Unreceptive};
 use crate::support::chain::plan::{Row, access, access_address, dynamic, serve, via};
-use crate::support::chain::socks::{self, Association, Socks, reply, socket};
+use crate::support::chain::socks::{self, Association, Socks, reply};
 use crate::support::server::Server;
 
 /// A SOCKS5 listener in front of a row of hops.
@@ -129,26 +129,6 @@ fn a_stranger_cannot_use_an_association() {
         assert!(other.recv_from(&mut [0; 100]).is_err());
     }
     assert_eq!(echo.received(), 3);
-    server.stop();
-    row.stop_with_flows();
-}
-
-#[test]
-fn an_announced_port_is_the_only_one() {
-    let echo = Datagrams::echo();
-    let row = Row::new(1, &[echo.address]);
-    let (server, at) = server_of(&row);
-    let (mine, other) = (socket(), socket());
-    let mut control = Socks::open(at);
-    let announced = socks::at(mine.local_addr().unwrap());
-    let (code, relay) = control.ask(socks::ASSOCIATE, &announced);
-    assert_eq!(code, reply::SUCCEEDED);
-    let datagram = |payload: &[u8]| socks::wrapped(0, &socks::at(echo.address), payload);
-    other.send_to(&datagram(b"too early"), relay).unwrap();
-    mine.send_to(&datagram(b"mine"), relay).unwrap();
-    let (length, from) = mine.recv_from(&mut [0; 100]).unwrap();
-    assert_eq!((length, from), (datagram(b"mine").len(), relay));
-    assert_eq!(echo.received(), 1);
     server.stop();
     row.stop_with_flows();
 }

@@ -47,7 +47,11 @@ impl Flow {
         let next = next.map(|hop| address::at(hop.address));
         let addresses = next.chain([self.destination.clone()]);
         let request = |(hop, address): (&Hop, _)| Request::new(hop.key, Transport::Udp, address);
-        self.hops.iter().zip(addresses).map(request).collect()
+        let requests = self.hops.iter().zip(addresses).map(request).collect();
+        match self.asked[0].is_empty() {
+            true => Self::anchor(requests),
+            false => requests,
+        }
     }
 
     /// Sends these headers and this payload as one datagram, and expects answers to them.
@@ -63,6 +67,15 @@ impl Flow {
     pub fn send(&mut self, payload: &[u8]) -> &mut Self {
         let requests = self.requests();
         self.send_as(requests, payload)
+    }
+
+    /// A hop that has a flow of this very address already, from somebody who had its port before,
+    /// binds its responses anew to a nonce that begins like this.
+    fn anchor(mut requests: Vec<Request>) -> Vec<Request> {
+        for request in &mut requests {
+            request.nonce[0] &= 3;
+        }
+        requests
     }
 
     /// Any bytes to the first hop.
