@@ -444,7 +444,7 @@ fn a_chain_is_checked_before_anything_is_dialled() {
         ),
         (
             &["a:1", "--connect-timeout", "5"],
-            "--connect-timeout: \"5\" has no unit; write \"5s\" or \"5ms\"",
+            "--connect-timeout: the duration 5 has no unit; write \"5s\" or \"5000ms\"",
         ),
     ] {
         let line: Vec<&str> = ["chain"].iter().chain(line).copied().collect();

@@ -171,7 +171,7 @@ impl ChainService {
         let routes = config.access.iter();
         Self {
             hop: Arc::new(hop::Rules {
-                key: config.key.clone().unwrap_or(PUBLIC_KEY),
+                key: config.key.clone().unwrap_or(config::PUBLIC_KEY),
                 payload_key: config.payload_key.clone(),
                 policy: Policy::new(allow, deny, ground.own.to_vec(), local),
                 replay: Replay::new(config.replay_memory as usize),
@@ -283,6 +283,3 @@ impl Seat for ChainSeat {
         })
     }
 }
-
-/// What a hop without a key of its own is spoken to with: everybody has it.
-const PUBLIC_KEY: wire::Key = wire::Key::from_bytes([0; wire::KEY]);

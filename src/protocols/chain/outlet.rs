@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use crate::control::resolver::Names;
 use crate::control::{Command, Reply};
@@ -82,6 +83,9 @@ pub(super) struct Outlets {
     ticket: u32,
 }
 
+/// What a lookup came to.
+pub(super) type Looked = Result<Arc<[IpAddr]>, Failure>;
+
 /// How opening a way began.
 pub(super) enum Begun {
     /// It is open.
@@ -119,11 +123,7 @@ impl Outlets {
     }
 
     /// Whose lookup has ended, and how; `None` when it is of nobody's concern any more.
-    pub(super) fn answered(
-        &mut self,
-        ticket: u32,
-        reply: &Reply,
-    ) -> Option<(Place, Result<std::sync::Arc<[IpAddr]>, Failure>)> {
+    pub(super) fn answered(&mut self, ticket: u32, reply: &Reply) -> Option<(Place, Looked)> {
         let flow = self.asked.remove(&ticket)?;
         let outcome = match reply {
             Reply::Resolved(Ok(addresses)) => Ok(addresses.clone()),

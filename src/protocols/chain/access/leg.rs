@@ -1,9 +1,6 @@
 //! One flow's way through a chain: who it is for, by which chain, and its socket.
 
-use std::net::IpAddr;
-use std::sync::Arc;
-
-use super::super::outlet::{Begun, Outlet, Outlets};
+use super::super::outlet::{Begun, Looked, Outlet, Outlets};
 use super::super::passage::{Failed, Flight};
 use super::super::wire::Address;
 use super::{Door, stamp};
@@ -55,7 +52,7 @@ impl Leg {
         &mut self,
         door: &Door,
         place: Place,
-        outcome: Result<Arc<[IpAddr]>, Failure>,
+        outcome: Looked,
         outlets: &mut Outlets,
         cx: &mut Cx<'_>,
     ) -> Result<(), Failure> {

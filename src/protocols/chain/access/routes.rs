@@ -2,9 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use super::super::config::{Hop, Hops};
+use super::super::config::{Hop, Hops, PUBLIC_KEY};
 use super::super::passage::{Route, Station};
-use super::super::wire::Key;
 use super::address_of;
 
 /// The chains of one listener.
@@ -108,7 +107,7 @@ fn station(hop: &Hop) -> Station {
     Station {
         target: hop.address.clone(),
         address: address_of(&hop.address),
-        key: hop.key.clone().unwrap_or(Key::from_bytes([0; 32])),
+        key: hop.key.clone().unwrap_or(PUBLIC_KEY),
     }
 }
 

@@ -82,9 +82,8 @@ impl Request {
 
 impl Flags {
     fn byte(self) -> u8 {
-        (u8::from(self.probe) * PROBE)
-            | (u8::from(self.early) * EARLY)
-            | (u8::from(self.sealed) * SEALED)
+        let set = |is_on, bit| if is_on { bit } else { 0 };
+        set(self.probe, PROBE) | set(self.early, EARLY) | set(self.sealed, SEALED)
     }
 
     const fn of(byte: u8) -> Result<Self, WireError> {
