@@ -71,11 +71,19 @@ pub(super) fn parse(words: &[OsString], environment: Environment<'_>) -> Result<
     let listen = values.value("listen").map(|text| address(&text));
     let listen = listen.transpose();
     let request = Request {
-        way: Way::of(&command, &values)?,
+        way: Way {
+            payload_key_file: values.value("payload-key-file"),
+            is_early: values.is_on("early"),
+            ..Way::of(&command, &values)?
+        },
         is_udp: values.is_on("udp"),
         listen: listen.map_err(|message| command.wrong(format!("--listen: {message}")))?,
         log: logging::level(&command, values.value("log"))?,
     };
+    if request.way.payload_key_file.is_some() && request.way.via.is_empty() {
+        let message = "--payload-key-file is the last hop's; --via HOP names it";
+        return Err(command.wrong(message));
+    }
     if request.way.is_early && request.is_udp {
         let message = "--early and --udp exclude each other: a datagram never waits for the hops";
         return Err(command.wrong(message));
@@ -103,6 +111,7 @@ pub(super) fn run(request: &Request) -> Result<(), Failure> {
 }
 
 impl Way {
+    /// What both commands have to say about a chain.
     fn of(command: &Command, values: &Values<'_>) -> Result<Way, Usage> {
         let [destination] = values.arguments() else {
             let count = values.arguments().len();
@@ -140,19 +149,14 @@ impl Way {
                 )));
             }
         }
-        let payload_key_file = values.value("payload-key-file");
-        if payload_key_file.is_some() && via.is_empty() {
-            let message = "--payload-key-file is the last hop's; --via HOP names it";
-            return Err(command.wrong(message));
-        }
         let timeout = values.value("connect-timeout").map(|text| duration(&text));
         let timeout = timeout.transpose();
         Ok(Way {
             destination: destination.clone(),
             via,
             key_files,
-            payload_key_file,
-            is_early: values.is_on("early"),
+            payload_key_file: None,
+            is_early: false,
             connect_timeout: timeout
                 .map_err(|message| command.wrong(format!("--connect-timeout: {message}")))?,
         })

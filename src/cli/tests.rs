@@ -401,71 +401,53 @@ fn flags_alone_are_a_usage_error() {
 #[test]
 fn a_chain_is_checked_before_anything_is_dialled() {
     for (line, want) in [
-        (&[][..], "takes one DESTINATION, but got 0 words"),
+        ("", "takes one DESTINATION, but got 0 words"),
+        ("a", "DESTINATION: \"a\": it has no port; write HOST:PORT"),
         (
-            &["a"],
-            "DESTINATION: \"a\": it has no port; write HOST:PORT",
-        ),
-        (
-            &["a:1", "--via", "b,"],
+            "a:1 --via b,",
             "--via: \"\": it has no host; write HOST:PORT",
         ),
         (
-            &["a:1", "--via", "b:0"],
+            "a:1 --via b:0",
             "--via: \"b:0\": its port is a number from 1 to 65535",
         ),
         (
-            &["a:1", "--via", "b,c"],
+            "a:1 --via b,c",
             "--key-file FILE is missing; write it once for each hop, or once for all",
         ),
         (
-            &["a:1", "--key-file", "f"],
+            "a:1 --key-file f",
             "--key-file is for hops; --via HOP names them",
         ),
         (
-            &[
-                "a:1",
-                "--via",
-                "b,c,d",
-                "--key-file",
-                "f",
-                "--key-file",
-                "g",
-            ],
+            "a:1 --via b,c,d --key-file f --key-file g",
             "2 key files for 3 hops; write --key-file once for each hop, or once for all",
         ),
         (
-            &["a:1", "--payload-key-file", "f"],
+            "a:1 --payload-key-file f",
             "--payload-key-file is the last hop's; --via HOP names it",
         ),
         (
-            &["a:1", "--early", "--udp"],
+            "a:1 --early --udp",
             "--early and --udp exclude each other: a datagram never waits for the hops",
         ),
         (
-            &["a:1", "--connect-timeout", "5"],
+            "a:1 --connect-timeout 5",
             "--connect-timeout: the duration 5 has no unit; write \"5s\" or \"5000ms\"",
         ),
     ] {
-        let line: Vec<&str> = ["chain"].iter().chain(line).copied().collect();
-        refuses(
-            &line,
-            &format!("towpath chain: {want} (see towpath chain --help)"),
-        );
+        let line: Vec<&str> = ["chain"].into_iter().chain(line.split(' ')).collect();
+        let line: Vec<&str> = line.into_iter().filter(|word| !word.is_empty()).collect();
+        let want = format!("towpath chain: {want} (see towpath chain --help)");
+        refuses(&line, &want);
     }
-    assert!(
-        parse(&[
-            "chain",
-            "a:1",
-            "--via",
-            "b,c",
-            "--via",
-            "[::1]",
-            "--key-file",
-            "f"
-        ])
-        .is_ok()
-    );
+    for line in [
+        "chain a:1 --via b,c --via [::1] --key-file f",
+        "chain test a:1 --via b --key-file f --json",
+    ] {
+        let line: Vec<&str> = line.split(' ').collect();
+        assert!(parse(&line).is_ok(), "{line:?}");
+    }
     refuses(
         &["chain", "test", "a:1", "--udp"],
         "towpath chain test: unknown flag --udp (see towpath chain test --help)",

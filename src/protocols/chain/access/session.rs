@@ -429,7 +429,7 @@ mod tests {
     #[test]
     fn an_idle_pair_costs_its_session_little() {
         assert!(
-            size_of::<AccessSession>() <= 96,
+            size_of::<AccessSession>() <= 112,
             "{}",
             size_of::<AccessSession>()
         );

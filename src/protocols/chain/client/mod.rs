@@ -24,7 +24,7 @@
 //! }
 //! ```
 //!
-//! [`Stream`] is that; [`Socket`] is the same for datagrams; [`test`] and [`probe`] tell how far a chain
+//! [`Stream`] is that; [`Socket`] is the same for datagrams; [`test()`] and [`probe`] tell how far a chain
 //! reaches, and how fast.
 
 mod dial;
