@@ -15,6 +15,7 @@ mod admin;
 mod auth;
 mod backends;
 mod bulk;
+mod chain;
 mod clients;
 mod commands;
 mod crash;

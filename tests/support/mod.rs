@@ -7,6 +7,7 @@ pub mod admin;
 pub mod backend;
 pub mod bulk;
 pub mod bystander;
+pub mod chain;
 pub mod command;
 pub mod folder;
 pub mod frame;
