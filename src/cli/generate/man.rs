@@ -226,7 +226,7 @@ mod tests {
                 assert!(page.contains(&flag), "{flag}");
             }
         }
-        let workers = bold("--workers");
-        assert_eq!(page.matches(&workers).count(), 1, "not again for check");
+        let once = bold("--max-connections-per-ip");
+        assert_eq!(page.matches(&once).count(), 1, "not again for check");
     }
 }
