@@ -130,7 +130,7 @@ impl Refusing {
 /// connect to it hangs like one into a black hole.
 pub struct BlackHole {
     pub address: SocketAddr,
-    _listener: Socket,
+    listener: Socket,
     _queued: Vec<TcpStream>,
 }
 
@@ -147,9 +147,16 @@ impl BlackHole {
         }
         Self {
             address,
-            _listener: listener,
+            listener,
             _queued: queued,
         }
+    }
+
+    /// From now on the port accepts: those first that fill the queue, and are gone, then those whose
+    /// next SYN finds room.
+    pub fn open(self) -> TcpListener {
+        self.listener.listen(128).unwrap();
+        self.listener.into()
     }
 }
 

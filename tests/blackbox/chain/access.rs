@@ -166,7 +166,25 @@ fn without_early_data_nothing_is_sent_before_all_have_answered() {
 
 #[test]
 fn early_data_leaves_with_the_headers() {
-    let hop = FakeHop::new(Key::number(1), |mut peer, request, _| {
+    // The hop is connected to only when the client has said something.
+    let hole = BlackHole::new();
+    let key = Key::number(1);
+    let hop = Hop {
+        address: hole.address,
+        key,
+    };
+    let lines = [
+        format!("via = {}", via(std::slice::from_ref(&hop))),
+        "to = \"127.0.0.1:1\"".to_owned(),
+        "early_data = true".to_owned(),
+    ];
+    let server = Setup::new()
+        .limit("connect_timeout = \"60s\"")
+        .tables(&access("db", "tcp", &lines))
+        .start();
+    let mut peer = dial(&server, "db");
+    peer.send(b"early").settle();
+    let _hop = FakeHop::on(hole.open(), key, |mut peer, request, _| {
         assert_eq!(
             request.flags & EARLY,
             EARLY,
@@ -178,19 +196,7 @@ fn early_data_leaves_with_the_headers() {
         peer.try_send(&payload);
         crate::support::backend::echo(peer);
     });
-    let lines = [
-        format!("via = {}", via(std::slice::from_ref(&hop.hop))),
-        "to = \"127.0.0.1:1\"".to_owned(),
-        "early_data = true".to_owned(),
-    ];
-    let server = serve(&access("db", "tcp", &lines));
-    for _ in 0..5 {
-        dial(&server, "db")
-            .send(b"early")
-            .expect(b"early")
-            .finish()
-            .expect_end();
-    }
+    peer.expect(b"early").finish().expect_end();
     server.stop();
 }
 

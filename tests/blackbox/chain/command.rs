@@ -187,11 +187,14 @@ fn a_test_of_a_sound_chain_has_a_line_for_each_hop() {
         let finished = test(&backend.address.to_string(), &row.hops()).expect(0);
         let out = finished.text();
         for (number, hop) in row.hops().iter().enumerate() {
-            let start = format!("hop {} ({})", number + 1, hop.address);
-            let lines = out.lines().filter(|line| line.contains(&start));
-            assert_eq!(lines.count(), 1, "{out}");
+            let start = format!("hop {} {} ", number + 1, hop.address);
+            let lines: Vec<&str> = out
+                .lines()
+                .filter(|line| line.starts_with(&start))
+                .collect();
+            assert_eq!(lines.len(), 1, "{out}");
+            assert!(lines[0].contains("ms") && lines[0].ends_with("ok"), "{out}");
         }
-        assert!(out.contains("ms"), "no time in {out}");
         row.stop();
     }
 }
@@ -216,6 +219,31 @@ fn a_test_of_a_broken_chain_says_where() {
         said.contains(&format!("hop 2 ({}): ", hops[1].address)),
         "{said}"
     );
+    row.stop();
+}
+
+#[test]
+fn a_test_is_told_as_json_too() {
+    let backend = Backend::echo();
+    let row = Row::new(2, &[backend.address]);
+    let hops = row.hops();
+    let keys = Keys::of(&hops);
+    for (to, ok) in [
+        (backend.address.to_string(), true),
+        ("127.0.0.1:1".to_owned(), false),
+    ] {
+        let mut words = words(&to, &hops, &keys, &["--json"]);
+        words.insert(1, "test".to_owned());
+        let finished = run_words(&words, b"");
+        assert_eq!(finished.code, Some(if ok { 0 } else { 1 }));
+        let object: serde_json::Value = serde_json::from_slice(&finished.output).unwrap();
+        assert_eq!(object["ok"], ok, "{object}");
+        let told = object["hops"].as_array().unwrap();
+        assert_eq!(told.len(), 2, "{object}");
+        assert_eq!(told[0]["ok"], true, "{object}");
+        assert_eq!(told[1]["ok"], ok, "{object}");
+        assert_eq!(told[1]["address"], hops[1].address.to_string());
+    }
     row.stop();
 }
 

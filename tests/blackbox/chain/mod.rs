@@ -19,6 +19,7 @@ mod policy;
 mod replay;
 mod resets;
 mod secluded;
+mod settings;
 mod several;
 mod socks;
 mod socks_udp;
