@@ -227,6 +227,12 @@ pub enum Progress {
 impl Dialling {
     /// Begins with the target whose turn it is.
     pub fn start(targets: &Rc<Targets>, cx: &mut Cx<'_>) -> (Self, Progress) {
+        Self::start_behind(0, targets, cx)
+    }
+
+    /// As [`Dialling::start`], for a session that has given another dialling up: `attempts` is what
+    /// that one's [`Dialling::attempts`] was, so that no late answer to it is taken for one of these.
+    pub fn start_behind(attempts: u32, targets: &Rc<Targets>, cx: &mut Cx<'_>) -> (Self, Progress) {
         let mut untried = targets.order(cx.now);
         untried.reverse();
         let mut dialling = Self {
@@ -235,7 +241,7 @@ impl Dialling {
             present: 0,
             addresses: Vec::new(),
             deadline: cx.now + targets.overall,
-            attempt: 0,
+            attempt: attempts,
             last_failure: Failure::Nothing,
         };
         let progress = dialling.next_target(cx);
@@ -261,6 +267,11 @@ impl Dialling {
             }
             _ => Progress::Waiting,
         }
+    }
+
+    /// How many tries there were, those before it included.
+    pub fn attempts(&self) -> u32 {
+        self.attempt
     }
 
     /// What is dialled, or was last: for log lines.

@@ -69,6 +69,8 @@ pub struct Conn<S> {
     pub tell_drained: bool,
     /// It is about to go to another session, and nothing is done with it until then.
     pub parting: bool,
+    /// Its session has ended and told its peer why: it waits for the peer's end, for a while.
+    pub lingers: bool,
     /// It is read no further until there is room in the queue of that connection.
     pub awaits: Option<ConnKey>,
     /// What few connections need.
@@ -134,6 +136,7 @@ impl<S: Stream> Conn<S> {
             queued: false,
             tell_drained: false,
             parting: false,
+            lingers: false,
             awaits: None,
             care: None,
         }

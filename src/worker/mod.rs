@@ -395,7 +395,7 @@ impl<N: Network> Worker<N> {
             match whose {
                 Timer::Session(key, tag) => self.session_timer(key, tag, timer),
                 Timer::Connect(key) => self.connect_ended(key, Err(io::ErrorKind::TimedOut.into())),
-                Timer::Linger(key) => self.discard(key),
+                Timer::Linger(key) => self.stop_lingering(key),
                 Timer::Stall(key) => self.check_stall(key),
                 Timer::Idle(key) => self.check_idle(key),
                 Timer::Part(session) => self.part(session),

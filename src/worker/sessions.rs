@@ -399,7 +399,7 @@ impl<N: Network> Worker<N> {
             self.leave_socket(socket);
         }
         for conn in slot.conns.iter() {
-            self.let_go(conn, close.is_graceful());
+            self.let_go(conn, close.is_graceful(), close.told);
             // Whoever does not read its last bytes keeps its place, or its like could come again
             // and again without end.
             if let Some(lingering) = self.conns.get_mut(conn) {
@@ -448,7 +448,7 @@ impl<N: Network> Worker<N> {
     fn close(&mut self, session: SessionKey, key: ConnKey) {
         if let Some(slot) = self.sessions.get_mut(session) {
             slot.conns.remove(key);
-            self.let_go(key, true);
+            self.let_go(key, true, false);
         }
     }
 
@@ -461,8 +461,21 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// Closes a connection whose session has ended, after its last bytes if `graceful`.
-    fn let_go(&mut self, key: ConnKey, graceful: bool) {
+    /// A connection whose session has ended has had its time. What it could not be told is missing at
+    /// its peer, who learns that by a reset: a FIN would say that all of it was there.
+    pub(super) fn stop_lingering(&mut self, key: ConnKey) {
+        if let Some(conn) = self.conns.get_mut(key)
+            && !conn.tx.is_empty()
+        {
+            conn.stream.abort();
+        }
+        self.discard(key);
+    }
+
+    /// Closes a connection whose session has ended, after its last bytes if `graceful`; one that was
+    /// `told` something waits for its peer's end, too, or a reset that answers what the peer sends
+    /// next could eat the words.
+    fn let_go(&mut self, key: ConnKey, graceful: bool, told: bool) {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
@@ -479,10 +492,11 @@ impl<N: Network> Worker<N> {
             return;
         };
         conn.rx.clear(&mut self.pool);
+        conn.lingers = told && !conn.tx.is_empty();
         // Most often the last bytes leave at once, and the close itself says the end. Answers to
         // earlier requests leave also when a later one was wrong.
         let broken = conn.flush(&mut self.pool).is_err();
-        let unread = conn.can_read && !conn.ended;
+        let unread = (conn.can_read || conn.lingers) && !conn.ended;
         if broken || !graceful || (conn.tx.is_empty() && !unread) {
             return self.discard(key);
         }

@@ -521,7 +521,9 @@ impl<N: Network> Worker<N> {
                 self.deliver(owner, Event::Drained { conn: key });
             }
             None if conn.parting => {}
-            None if conn.tx.is_empty() && (conn.ended || !conn.can_read) => self.discard(key),
+            None if conn.tx.is_empty() && (conn.ended || !(conn.can_read || conn.lingers)) => {
+                self.discard(key);
+            }
             _ => {}
         }
     }

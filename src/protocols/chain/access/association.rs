@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::super::outlet::Outlets;
 use super::super::wire::{Address, socks5};
+use super::Door;
 use super::leg::Leg;
-use super::{Door, MOST_ASSOCIATED};
 use crate::net::{ConnKey, SocketKey, Train};
 use crate::relay::{Flows, Place};
 use crate::session::{Cause, Close, Cx, Event};
@@ -36,6 +36,7 @@ impl Association {
         at: SocketAddr,
         peer: SocketAddr,
         conn: ConnKey,
+        most: usize,
         cx: &mut Cx<'_>,
     ) -> Result<Self, Close> {
         let main = cx.bind(SocketAddr::new(at.ip(), 0));
@@ -48,7 +49,7 @@ impl Association {
             peer,
             main,
             source: None,
-            flows: Flows::new(MOST_ASSOCIATED),
+            flows: Flows::new(most),
             outlets: Outlets::default(),
             scratch: Vec::new(),
             head: Vec::new(),
@@ -122,7 +123,9 @@ impl Association {
         }
         let (to, payload) = socks5::datagram(datagram).ok()?;
         self.source = Some(from);
-        let place = match self.flows.find(&to) {
+        let known = self.flows.find(&to);
+        let known = known.filter(|&place| !self.leaves(door, place, cx));
+        let place = match known {
             Some(place) => place,
             None => self.begin(door, to, cx)?,
         };
@@ -134,7 +137,7 @@ impl Association {
     fn begin(&mut self, door: &Door, to: Address, cx: &mut Cx<'_>) -> Option<Place> {
         let leg = Leg::new(door, to.clone(), cx);
         if self.flows.is_empty() {
-            cx.arm(SWEEP, door.times.udp_idle / 4);
+            cx.arm(SWEEP, pause(door));
         }
         let (place, evicted) = self.flows.insert(to, leg, cx.now);
         if let Some((_, evicted)) = evicted {
@@ -147,6 +150,16 @@ impl Association {
             return None;
         }
         Some(place)
+    }
+
+    /// Ends a flow whose chain has been left out for another; true when it is gone.
+    fn leaves(&mut self, door: &Door, place: Place, cx: &mut Cx<'_>) -> bool {
+        let leg = self.flows.get_mut(place);
+        let is_left = leg.is_none_or(|(_, leg)| leg.is_left_out(door));
+        if is_left && let Some((_, leg)) = self.flows.remove(place) {
+            self.outlets.close(&leg.outlet, cx);
+        }
+        is_left
     }
 
     fn end(&mut self, place: Place, cx: &mut Cx<'_>) {
@@ -184,7 +197,7 @@ impl Association {
             self.outlets.close(&leg.outlet, cx);
         }
         if !self.flows.is_empty() {
-            cx.arm(SWEEP, (idle / 4).max(Duration::from_millis(50)));
+            cx.arm(SWEEP, pause(door));
         }
     }
 
@@ -192,6 +205,10 @@ impl Association {
     pub(super) fn flows(&self) -> usize {
         self.flows.len()
     }
+}
+
+fn pause(door: &Door) -> Duration {
+    (door.times.udp_idle / 4).max(Duration::from_millis(50))
 }
 
 fn refuse(conn: ConnKey, cx: &mut Cx<'_>) {

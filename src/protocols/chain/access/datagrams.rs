@@ -58,7 +58,14 @@ impl AccessDatagrams {
     /// The flow of a sender, begun if there is none.
     fn flow(&mut self, from: SocketAddr, cx: &mut Cx<'_>) -> Option<Place> {
         if let Some(place) = self.flows.find(&from) {
-            return Some(place);
+            let leg = self.flows.get_mut(place);
+            if leg.is_some_and(|(_, leg)| !leg.is_left_out(&self.door)) {
+                return Some(place);
+            }
+            // A client that never falls silent would stay with a broken chain for ever.
+            if let Some((_, leg)) = self.flows.remove(place) {
+                self.outlets.close(&leg.outlet, cx);
+            }
         }
         let to = self.door.to.get(self.door.turn())?.clone();
         let leg = Leg::new(&self.door, to, cx);

@@ -125,6 +125,11 @@ impl Leg {
         }
     }
 
+    /// True when its chain is broken and another is not: it is left for that one.
+    pub(super) fn is_left_out(&self, door: &Door) -> bool {
+        door.routes.is_left_out(self.route)
+    }
+
     /// Whom it leads to.
     pub(super) fn destination(&self) -> &Address {
         self.flight.destination()

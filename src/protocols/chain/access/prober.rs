@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use super::super::passage::{Failed, Responses, Why, Wish};
 use super::super::wire::Transport;
+use super::session::close_stray;
 use super::{Door, stamp};
 use crate::net::ConnKey;
 use crate::session::{Cause, Close, Cx, Event, Session};
@@ -24,6 +25,8 @@ pub(in super::super) struct Prober {
     door: Rc<Door>,
     route: usize,
     state: State,
+    /// What was tried to be dialled, so that a late answer is known for what it is.
+    attempts: u32,
 }
 
 enum State {
@@ -43,6 +46,7 @@ impl Prober {
             door,
             route: 0,
             state: State::Resting,
+            attempts: 0,
         }
     }
 
@@ -56,7 +60,8 @@ impl Prober {
             }
             let hops = route.hops.len() as u32;
             cx.arm(TIMER, self.door.times.hop * (hops + 1));
-            let (dialling, progress) = Dialling::start(&self.door.firsts[self.route], cx);
+            let targets = &self.door.firsts[self.route];
+            let (dialling, progress) = Dialling::start_behind(self.attempts, targets, cx);
             self.state = State::Dialling(dialling);
             return self.dialled(progress, cx);
         }
@@ -105,6 +110,9 @@ impl Prober {
     fn end(&mut self, conn: Option<ConnKey>, outcome: Result<u32, Failed>, cx: &mut Cx<'_>) {
         if let Some(conn) = conn {
             cx.close(conn);
+        }
+        if let State::Dialling(dialling) = &self.state {
+            self.attempts = dialling.attempts();
         }
         let (name, number) = (&self.door.name, self.route);
         let routes = &self.door.routes;
@@ -177,9 +185,10 @@ impl Session for Prober {
             }
             (State::Dialling(dialling), event) => {
                 let progress = dialling.handle(&event, cx);
+                close_stray(&event, progress, cx);
                 self.dialled(progress, cx);
             }
-            _ => {}
+            (_, event) => close_stray(&event, Progress::Waiting, cx),
         }
         Ok(())
     }

@@ -58,6 +58,11 @@ impl Routes {
         self.health[at].is_broken.load(Ordering::Relaxed)
     }
 
+    /// True when it is broken and there is one that is not.
+    pub(in super::super) fn is_left_out(&self, at: usize) -> bool {
+        self.is_broken(at) && (0..self.list.len()).any(|other| !self.is_broken(other))
+    }
+
     /// Somebody got no further than the chain; it is left out until a probe gets through. True when
     /// that is news. A lone chain is always tried.
     pub(in super::super) fn note_broken(&self, at: usize) -> bool {
@@ -150,12 +155,25 @@ mod tests {
         assert!(!routes.note_broken(0), "no news");
         assert_eq!(shares(&routes, 0), [0, 4000]);
         assert_eq!(routes.choose(2, 0), Some(0), "when no other is left");
+        assert_eq!([0, 1].map(|at| routes.is_left_out(at)), [true, false]);
         assert!(!routes.note_probe(0, None));
         assert!(routes.note_probe(0, Some(100)));
         let [first, second] = shares(&routes, 0)[..] else {
             panic!("two chains");
         };
         assert!(0 < first && first < second, "what loses probes gets less");
+    }
+
+    #[test]
+    fn each_of_sixteen_chains_can_be_tried_and_none_twice() {
+        let routes = routes(&[1; 16]);
+        let mut tried = 0_u16;
+        for round in 0..16 {
+            let at = routes.choose(tried, round * 7 + 3).unwrap();
+            assert_eq!(tried & 1 << at, 0);
+            tried |= 1 << at;
+        }
+        assert_eq!((tried, routes.choose(tried, 5)), (u16::MAX, None));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::super::sealing::Sealing;
 use super::super::wire::{Address, Side, Transport, records};
 use super::association::Association;
 use super::front::{Asked, Front};
-use super::{Door, stamp};
+use super::{Door, MOST_ASSOCIATED, stamp};
 use crate::buffer::Ring;
 use crate::net::ConnKey;
 use crate::session::{Cause, Close, Cx, Event, Session};
@@ -60,10 +60,16 @@ struct Passing {
     destinations: usize,
     /// Bytes of the client have left: no other chain may have them.
     is_spent: bool,
+    /// The client has ended without a byte that waits; it will not be told again.
+    client_ended: bool,
+    /// What was tried to be dialled, so that a late answer is known for what it is.
+    attempts: u32,
     stage: Stage,
 }
 
 enum Stage {
+    /// Between two tries.
+    Idle,
     Dialling(Dialling),
     /// What the client has sent is about to be offered, to leave with the headers.
     Collecting(ConnKey),
@@ -114,7 +120,10 @@ impl AccessSession {
             Some(Asked::Associate) => {
                 cx.disarm(TIMER);
                 let at = self.door.bound[self.at];
-                let association = Association::start(at, peer, conn, cx)?;
+                let most = self.door.access.max_flows.min(MOST_ASSOCIATED);
+                let association = Association::start(at, peer, conn, most, cx)?;
+                // What stands behind the request, and with it the end, is not offered again by itself.
+                cx.resume(conn);
                 self.state = State::Associated(Box::new(association));
                 Ok(())
             }
@@ -125,37 +134,37 @@ impl AccessSession {
     fn pass(&mut self, client: ConnKey, front: Front, cx: &mut Cx<'_>) -> Result<(), Close> {
         let random = cx.random();
         let route = self.door.routes.choose(0, random).unwrap_or_default();
-        self.begin(client, front, (route, 0, 1), cx)
+        let passing = Passing {
+            client,
+            front,
+            route,
+            tried: 0,
+            destinations: 1,
+            is_spent: false,
+            client_ended: false,
+            attempts: 0,
+            stage: Stage::Idle,
+        };
+        self.begin(Box::new(passing), cx)
     }
 
     /// Dials the first hop of a chain, or the destination.
-    fn begin(
-        &mut self,
-        client: ConnKey,
-        front: Front,
-        (route, tried, destinations): (usize, u16, usize),
-        cx: &mut Cx<'_>,
-    ) -> Result<(), Close> {
+    fn begin(&mut self, mut passing: Box<Passing>, cx: &mut Cx<'_>) -> Result<(), Close> {
         let Some(to) = &self.to else {
             return Err(Close::own(Cause::Denied("no destination")));
         };
+        let route = passing.route;
         let targets = self.door.targets(route, to);
-        let (dialling, progress) = Dialling::start(&targets, cx);
+        let (dialling, progress) = Dialling::start_behind(passing.attempts, &targets, cx);
         let hops = self.door.routes.list[route].hops.len() as u32;
         match hops {
             // The dialling has its own bounds.
             0 => cx.disarm(TIMER),
             hops => cx.arm(TIMER, self.door.times.hop * (hops + 1)),
         }
-        self.state = State::Passing(Box::new(Passing {
-            client,
-            front,
-            route,
-            tried: tried | 1 << route,
-            destinations,
-            is_spent: false,
-            stage: Stage::Dialling(dialling),
-        }));
+        passing.tried |= 1 << route;
+        passing.stage = Stage::Dialling(dialling);
+        self.state = State::Passing(passing);
         self.dialled(progress, cx)
     }
 
@@ -256,6 +265,7 @@ impl AccessSession {
             return Ok(());
         };
         let (client, front) = (passing.client, passing.front);
+        let client_ended = passing.client_ended;
         let route = &self.door.routes.list[passing.route];
         if let Stage::Dialling(dialling) = &passing.stage
             && !self.door.protocol.is_proxy()
@@ -270,8 +280,13 @@ impl AccessSession {
         match (&route.payload_key, last) {
             (Some(key), Some((request, response))) => {
                 let seals = records(key, Side::Client, &request, &response);
-                let sealing = Sealing::start_as_client(client, upstream, seals, silence, cx);
+                let mut sealing = Sealing::start_as_client(client, upstream, seals, silence, cx);
+                let early_end = match client_ended {
+                    true => sealing.handle(Event::Eof { conn: client }, cx),
+                    false => Ok(()),
+                };
                 self.state = State::Sealing(Box::new(sealing));
+                return early_end;
             }
             (_, None) => {
                 self.state = State::Relaying(client);
@@ -292,11 +307,14 @@ impl AccessSession {
         failed: Failed,
         cx: &mut Cx<'_>,
     ) -> Result<(), Close> {
-        let State::Passing(passing) = &self.state else {
+        let State::Passing(mut passing) = std::mem::replace(&mut self.state, State::Fresh) else {
             return Ok(());
         };
+        if let Stage::Dialling(dialling) = &passing.stage {
+            passing.attempts = dialling.attempts();
+        }
+        passing.stage = Stage::Idle;
         let (client, front, number) = (passing.client, passing.front, passing.route);
-        let (tried, destinations) = (passing.tried, passing.destinations);
         let may_retry = !passing.is_spent;
         let routes = Rc::clone(&self.door);
         let route = &routes.routes.list[number];
@@ -310,14 +328,17 @@ impl AccessSession {
                 log::warn!("access {name} chain {number} is left out for now: {told}");
             }
             let random = cx.random();
-            let next = routes.routes.choose(tried, random).filter(|_| may_retry);
-            if let Some(next) = next {
-                return self.begin(client, front, (next, tried, destinations), cx);
+            let next = routes.routes.choose(passing.tried, random);
+            if let Some(next) = next.filter(|_| may_retry) {
+                passing.route = next;
+                return self.begin(passing, cx);
             }
-        } else if !route.hops.is_empty() && may_retry && destinations < self.door.to.len() {
+        } else if !route.hops.is_empty() && may_retry && passing.destinations < self.door.to.len() {
             self.to = self.door.to.get(self.door.turn()).cloned();
-            return self.begin(client, front, (number, tried, destinations + 1), cx);
+            passing.destinations += 1;
+            return self.begin(passing, cx);
         }
+        self.state = State::Passing(passing);
         cx.count(Metric::Rejected, 1);
         let told = route.tell(failed);
         front.deny(client, failed.why.code(), &told, cx);
@@ -329,7 +350,7 @@ impl AccessSession {
             return Err(Close::downstream(Cause::Deadline("handshake")));
         };
         let (hop, conn) = match &passing.stage {
-            Stage::Dialling(_) => (0, None),
+            Stage::Idle | Stage::Dialling(_) => (0, None),
             Stage::Collecting(first) => (0, Some(*first)),
             Stage::Waiting(first, responses) => (responses.turn(), Some(*first)),
         };
@@ -366,7 +387,10 @@ impl Session for AccessSession {
     fn handle(&mut self, event: Event<'_>, cx: &mut Cx<'_>) -> Result<(), Close> {
         match (&mut self.state, event) {
             (State::Fresh, Event::Accepted { conn, peer, .. }) => self.accepted(conn, peer, cx),
-            (State::Sealing(sealing), event) => sealing.handle(event, cx),
+            (State::Sealing(sealing), event) => {
+                close_stray(&event, Progress::Waiting, cx);
+                sealing.handle(event, cx)
+            }
             (State::Associated(association), event) => association.handle(&self.door, event, cx),
             (_, Event::Relayed(relayed)) => Err(relayed.into()),
             (State::Asking(..), Event::Data { conn, rx, last }) => {
@@ -379,21 +403,27 @@ impl Session for AccessSession {
             (State::Asking(..), Event::Eof { .. }) => Err(Close::finished()),
             (State::Asking(..), Event::Stopping) => Err(Close::own(Cause::Stopping)),
             (State::Passing(_), Event::Data { conn, rx, last }) => self.hear(conn, rx, last, cx),
-            (State::Passing(passing), Event::Eof { conn }) if conn != passing.client => {
-                self.lost(conn, Cause::Truncated, cx)
+            (State::Passing(passing), Event::Eof { conn }) if conn == passing.client => {
+                passing.client_ended = true;
+                Ok(())
             }
+            (State::Passing(_), Event::Eof { conn }) => self.lost(conn, Cause::Truncated, cx),
             (_, Event::Timer { .. }) => self.timer(cx),
             (_, Event::Lost { conn, why }) => self.lost(conn, Cause::Io("connection", why), cx),
             (State::Passing(passing), event) => {
-                if let Stage::Dialling(dialling) = &mut passing.stage {
-                    let progress = dialling.handle(&event, cx);
-                    return self.dialled(progress, cx);
-                }
+                let progress = match &mut passing.stage {
+                    Stage::Dialling(dialling) => dialling.handle(&event, cx),
+                    _ => Progress::Waiting,
+                };
+                close_stray(&event, progress, cx);
+                self.dialled(progress, cx)
+            }
+            (_, event) => {
+                close_stray(&event, Progress::Waiting, cx);
+                // The client's bytes and its end wait for the relay, and a server that stops waits
+                // for the session.
                 Ok(())
             }
-            // The client's bytes and its end wait for the relay, and a server that stops waits for
-            // the session.
-            _ => Ok(()),
         }
     }
 
@@ -416,6 +446,13 @@ impl Session for AccessSession {
             }
             _ => {}
         }
+    }
+}
+
+/// Closes a connection that came of a try that was given up.
+pub(super) fn close_stray(event: &Event<'_>, progress: Progress, cx: &mut Cx<'_>) {
+    if let (Event::Connected { conn, .. }, Progress::Waiting) = (event, progress) {
+        cx.close(*conn);
     }
 }
 

@@ -52,6 +52,8 @@ struct Dial {
     dialling: Dialling,
     nonce: Nonce,
     is_sealed: bool,
+    /// The client has ended without a byte that waits; it will not be told again.
+    client_ended: bool,
     since: Instant,
 }
 
@@ -129,6 +131,7 @@ impl HopSession {
             dialling,
             nonce,
             is_sealed: request.flags.sealed,
+            client_ended: false,
             since: cx.now,
         }));
         self.dialled(progress, cx)
@@ -139,6 +142,7 @@ impl HopSession {
             return Ok(());
         };
         let (client, nonce, is_sealed) = (dial.client, dial.nonce, dial.is_sealed);
+        let client_ended = dial.client_ended;
         let took = cx.now.saturating_duration_since(dial.since);
         match progress {
             Progress::Waiting => Ok(()),
@@ -157,8 +161,14 @@ impl HopSession {
                     }
                     Some(key) => {
                         let seals = records(key, Side::Hop, &nonce, &answered);
-                        let sealing = Sealing::start(client, upstream, seals, rules.silence, cx);
+                        let mut sealing =
+                            Sealing::start(client, upstream, seals, rules.silence, cx);
+                        let early_end = match client_ended {
+                            true => sealing.handle(Event::Eof { conn: client }, cx),
+                            false => Ok(()),
+                        };
                         self.state = State::Sealing(Box::new(sealing));
+                        return early_end;
                     }
                 }
                 Ok(())
@@ -212,7 +222,10 @@ impl HopSession {
         self.state = State::Silent(why);
         let spread = SILENCE_MOST - SILENCE_LEAST;
         let part = (cx.random() >> 32) as u32;
-        cx.arm(TIMER, SILENCE_LEAST + spread / u32::MAX * part);
+        cx.arm(
+            TIMER,
+            SILENCE_LEAST + spread.mul_f64(f64::from(part) / f64::from(u32::MAX)),
+        );
         Ok(())
     }
 
@@ -255,6 +268,10 @@ impl Session for HopSession {
             // Nobody has asked for anything yet.
             (State::Header | State::Silent(_) | State::Echoing, Event::Stopping) => {
                 Err(Close::own(Cause::Stopping))
+            }
+            (State::Dialling(dial), Event::Eof { conn }) if conn == dial.client => {
+                dial.client_ended = true;
+                Ok(())
             }
             (State::Dialling(dial), event) => {
                 let progress = dial.dialling.handle(&event, cx);
