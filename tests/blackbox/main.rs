@@ -31,5 +31,6 @@ mod signals;
 mod starts;
 mod store;
 mod stream;
+mod tunnel;
 mod vectors;
 mod wait;

@@ -189,7 +189,11 @@ mod tests {
     #[track_caller]
     fn whole(head: &str) -> Connect {
         for end in 0..head.len() {
-            assert_eq!(request(&head.as_bytes()[..end]), Ok(None), "{end} of {head}");
+            assert_eq!(
+                request(&head.as_bytes()[..end]),
+                Ok(None),
+                "{end} of {head}"
+            );
         }
         let more = [head.as_bytes(), b"\x16\x03\x01payload"].concat();
         let (found, length) = request(&more).unwrap().unwrap();
@@ -252,7 +256,14 @@ mod tests {
         assert_eq!(found("Basic YW5uOnNlOmNyZXQ="), want);
         assert_eq!(found("basic   YW5uOnNlOmNyZXQ"), want);
         assert_eq!(found("Basic Og=="), Some((vec![], vec![])));
-        for value in ["Basic", "Basic ", "Bearer YW5uOnNlOmNyZXQ=", "Basic YW5u", "Basic *", "x"] {
+        for value in [
+            "Basic",
+            "Basic ",
+            "Bearer YW5uOnNlOmNyZXQ=",
+            "Basic YW5u",
+            "Basic *",
+            "x",
+        ] {
             assert_eq!(found(value), None, "{value}");
         }
         let twice = "Proxy-Authorization: Basic Og==\r\nproxy-authorization: Basic Og==\r\n";
@@ -262,16 +273,32 @@ mod tests {
 
     #[test]
     fn a_body_another_method_and_nonsense_are_refused() {
-        for field in ["Content-Length: 5", "content-length: 00", "Transfer-Encoding: chunked"] {
+        for field in [
+            "Content-Length: 5",
+            "content-length: 00",
+            "Transfer-Encoding: chunked",
+        ] {
             let want = Err(Refusal::Malformed("a CONNECT has no body"));
-            assert_eq!(request(head("a:1", &format!("{field}\r\n")).as_bytes()), want, "{field}");
+            assert_eq!(
+                request(head("a:1", &format!("{field}\r\n")).as_bytes()),
+                want,
+                "{field}"
+            );
         }
         whole(&head("a:1", "Content-Length: 0\r\n"));
-        for line in ["GET / HTTP/1.1", "connect a:1 HTTP/1.1", "OPTIONS * HTTP/1.1"] {
+        for line in [
+            "GET / HTTP/1.1",
+            "connect a:1 HTTP/1.1",
+            "OPTIONS * HTTP/1.1",
+        ] {
             let text = format!("{line}\r\n\r\n");
             assert_eq!(request(text.as_bytes()), Err(Refusal::Method), "{line}");
         }
-        for text in ["\x05\x01\x00", "CONNECT a:1 HTTP/2.0\r\n", "CONNECT a:1 HTTP/1.1\r\na b: c\r\n"] {
+        for text in [
+            "\x05\x01\x00",
+            "CONNECT a:1 HTTP/2.0\r\n",
+            "CONNECT a:1 HTTP/1.1\r\na b: c\r\n",
+        ] {
             let want = Err(Refusal::Malformed("the head is no HTTP/1 request"));
             assert_eq!(request(text.as_bytes()), want, "{text}");
         }
@@ -316,7 +343,11 @@ mod tests {
                 "HTTP/1.1 400 Bad Request",
                 "Proxy-Status: towpath; error=http_request_error",
             ),
-            (Refusal::Method, "HTTP/1.1 405 Method Not Allowed", "Allow: CONNECT"),
+            (
+                Refusal::Method,
+                "HTTP/1.1 405 Method Not Allowed",
+                "Allow: CONNECT",
+            ),
             (
                 Refusal::Unauthorised,
                 "HTTP/1.1 407 Proxy Authentication Required",
@@ -344,7 +375,9 @@ mod tests {
             failure(code, told, &mut out);
             let (line, fields, body) = parted(&out);
             assert_eq!(body, format!("{told}\n"));
-            let field = fields.iter().find_map(|f| f.strip_prefix("Proxy-Status: towpath; error="));
+            let field = fields
+                .iter()
+                .find_map(|f| f.strip_prefix("Proxy-Status: towpath; error="));
             format!("{} {}", &line[9..12], field.unwrap())
         });
         assert_eq!(

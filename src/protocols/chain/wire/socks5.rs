@@ -392,7 +392,10 @@ mod tests {
     #[test]
     fn user_and_password_are_any_bytes() {
         let found = whole(b"\x01\x03ann\x06secret", login);
-        assert_eq!((&found.name[..], &found.password[..]), (&b"ann"[..], &b"secret"[..]));
+        assert_eq!(
+            (&found.name[..], &found.password[..]),
+            (&b"ann"[..], &b"secret"[..])
+        );
         assert_eq!(format!("{found:?}"), "(secret)");
         assert_eq!(whole(&[1, 0, 0], login).name, b"");
         let long = [&[1, 255][..], &[0xff; 255], &[255], &[0; 255]].concat();
@@ -408,7 +411,10 @@ mod tests {
             (b"\x05\x01\0\x03\x09localhost\x01\xbb", "localhost:443"),
             (b"\x05\x01\0\x03\x071.2.3.4\0\x50", "1.2.3.4:80"),
             (b"\x05\x01\0\x03\x03::1\0\x50", "[::1]:80"),
-            (b"\x05\x01\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x50", "[::1]:80"),
+            (
+                b"\x05\x01\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x50",
+                "[::1]:80",
+            ),
         ] {
             let Request::Connect(address) = whole(bytes, request) else {
                 panic!("{bytes:?}");
@@ -445,7 +451,10 @@ mod tests {
         }
         for (bytes, error) in [
             (&b"\x05\x01\0\x01\x01\x02\x03\x04\0\0"[..], bad("port", 0)),
-            (b"\x05\x01\0\x03\0\0\x50", WireError::Missing { field: "host" }),
+            (
+                b"\x05\x01\0\x03\0\0\x50",
+                WireError::Missing { field: "host" },
+            ),
             (b"\x05\x01\0\x03\x03a b\0\x50", bad("host", b'a'.into())),
             (b"\x05\x01\0\x03\x02\xffa\0\x50", bad("host", 255)),
             (b"\x05\x01\0\x03\x05[::1]\0\x50", bad("host", b'['.into())),
