@@ -213,7 +213,7 @@ fn grants_for_those_who_have_left_are_passed_over() {
     let mut other = muxed.visitor();
     for _ in 0..20 {
         let (mut visitor, uuid) = muxed.visitor();
-        visitor.send(&[7; 1000]);
+        visitor.send([7; 1000]);
         muxed.from.expect(&uuid, &[7; 1000]);
         visitor.reset();
         assert_eq!(muxed.from.next_of(&uuid), What::Reset);

@@ -13,6 +13,7 @@ mod mux;
 mod pool;
 mod ports;
 mod proxy_protocol;
+mod resident;
 mod restarts;
 mod shortage;
 mod takeover;

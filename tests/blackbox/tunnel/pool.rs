@@ -142,7 +142,7 @@ fn a_ticket_of_the_pool_names_nobody() {
 #[test]
 fn the_pool_is_the_clients_own() {
     let tunnel = pooling(2);
-    let (mut client, service, ticket) = asked(&tunnel, 1);
+    let (client, service, ticket) = asked(&tunnel, 1);
     let mut data = client.attach_with(&ticket, &[0; 16]);
     data.settle();
     let (mut other, others) = tunnel.exposed(2);

@@ -12,8 +12,11 @@ use crate::support::tunnel::plan::{Plan, Tunnel};
 use crate::support::tunnel::program::Program;
 use crate::support::tunnel::proxy_header::{DATAGRAM, Header, read_v1, read_v2, split_v2};
 
+/// How a header is read.
+type Read = fn(&mut Peer) -> Header;
+
 /// An echo behind a header, and the headers.
-fn backend(read: fn(&mut Peer) -> Header) -> (Backend, Receiver<Header>) {
+fn backend(read: Read) -> (Backend, Receiver<Header>) {
     let (tell, headers) = channel();
     let backend = Backend::serve(move |mut peer, _| {
         let _ = tell.send(read(&mut peer));
@@ -42,7 +45,7 @@ fn expect_header(public: SocketAddr, headers: &Receiver<Header>) {
 
 #[test]
 fn a_header_tells_the_visitor_and_the_public_address() {
-    let readers: [(&str, fn(&mut Peer) -> Header); 2] = [("v1", read_v1), ("v2", read_v2)];
+    let readers: [(&str, Read); 2] = [("v1", read_v1), ("v2", read_v2)];
     for (version, read) in readers {
         for mode in [&[][..], &["--mux"]] {
             for pool in ["0", "8"] {

@@ -1,6 +1,6 @@
 //! `towpath expose` as a process.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::wire::TOKEN;
 use crate::support::command::{Log, TOWPATH, wait};
 use crate::support::peer::Peer;
-use crate::support::{kernel, until};
+use crate::support::{DEADLINE, kernel, until};
 
 /// A running `towpath expose`; killed when dropped.
 pub struct Program {
@@ -133,8 +133,8 @@ pub fn expect_echoing(public: SocketAddr) {
 
 /// What a fresh visitor gets that sends these bytes and ends; none where it does not end well.
 pub fn answer(public: SocketAddr, bytes: &[u8]) -> Option<Vec<u8>> {
-    let stream = std::net::TcpStream::connect_timeout(&public, crate::support::DEADLINE);
-    let mut peer = Peer::new(stream.ok()?);
+    let stream = TcpStream::connect_timeout(&public, DEADLINE).ok()?;
+    let mut peer = Peer::new(stream);
     peer.try_send(bytes);
     peer.try_finish();
     let mut got = Vec::new();
