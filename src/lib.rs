@@ -7,8 +7,8 @@
 //! protocol code. A control thread owns everything that is slow or shared: the store on disk, the
 //! lookup of names, and the ports that are lent ([`control::leases`]).
 //!
-//! For programs, the crate is a client: [`agent`], [`gateway`] and [`node`] are the blocking client
-//! libraries of these roles. The other rooms are public so that the tests, the simulation and the
+//! For programs, the crate is a client: [`agent`], [`gateway`], [`node`] and [`tunnel`] are the blocking
+//! client libraries of these roles. The other rooms are public so that the tests, the simulation and the
 //! bench reach them.
 //!
 //! # Threads
@@ -34,6 +34,8 @@
 //! | [`control::Request`], the questions | workers to control | 65,536; the session is answered "busy" |
 //! | [`control::Letter`] with a bell ([`reactor::mailbox`]) | control to one worker | 16,384 in the box; more wait in an outbox, and while that holds a round's worth no question is taken |
 //! | [`session::Post`], with a bell | one worker's session to another's | 16,384 in the box; more wait with the sender, whose sessions bound what they have under way |
+//! | the tunnel's tickets | issued and used by workers | 2^20, and a share for each client; the visitor is refused |
+//! | the tunnel's lobby: halls, places for frames, epochs | read and written by workers, when services come and go | one hall for each core, one place for each service, as many owners as ports |
 //! | the gateway's directory of endpoints and ids | read and written by workers, at dials and comings and goings | one entry for each endpoint, connection and reserved id |
 //! | [`store::Memory`] | written by control, read by workers | `max_records`, `max_bytes`; the update is refused |
 //! | [`control::resolver::Names`] | written by control, read by workers | 4,096 hosts; the oldest answer leaves |
@@ -174,6 +176,7 @@ pub mod worker;
 pub use protocols::agent::client as agent;
 pub use protocols::gateway::client as gateway;
 pub use protocols::node::client as node;
+pub use server::expose as tunnel;
 
 /// Has the README's Rust examples compiled with the documentation's.
 #[cfg(doctest)]

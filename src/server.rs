@@ -10,6 +10,7 @@
 //! Everything that can be wrong with the machine is found here, before the first connection.
 
 mod boot;
+pub mod expose;
 mod listeners;
 mod part;
 mod signals;
@@ -23,7 +24,8 @@ use crate::protocols::PROTOCOLS;
 use crate::session::{Listen, Protocol, Role};
 use crate::store::OpenError;
 
-pub use boot::run;
+pub use boot::{Running, run, start};
+pub use signals::{Stopper, Watch};
 
 /// Every protocol that this server can speak, in the order of the help text.
 pub fn protocols() -> &'static [&'static dyn Protocol] {

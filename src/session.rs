@@ -508,8 +508,8 @@ impl<'a> Cx<'a> {
         self.actions.push(Action::Hand(conn, to, mail));
     }
 
-    /// Begins another session on this core, which counts as one connection: [`Event::Opened`] is
-    /// its first event. `None` when the server has all that it may have.
+    /// Begins another session on this core, which counts as one connection, together with the first
+    /// that it is handed: [`Event::Opened`] is its first event. `None` when the server has all that it may have.
     pub fn spawn(&mut self, session: Box<dyn Session>) -> Option<Handle> {
         self.outlets.spawn(session)
     }

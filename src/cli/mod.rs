@@ -14,6 +14,7 @@ mod agent;
 mod backoff;
 mod check;
 mod exit;
+mod expose;
 mod flags;
 mod gateway;
 mod help;
@@ -61,6 +62,7 @@ enum Invocation {
     Dial(gateway::Dial),
     Node(node::Request),
     Send(node::Send),
+    Expose(expose::Request),
 }
 
 impl Invocation {
@@ -83,6 +85,7 @@ impl Invocation {
             Some("route") => route::parse(rest, environment),
             Some("gateway") => gateway::parse(rest, environment),
             Some("node") => node::parse(rest, environment),
+            Some("expose") => expose::parse(rest, environment),
             _ => Err(wrong(unknown("command", first, &NAMES))),
         }
     }
@@ -99,6 +102,7 @@ impl Invocation {
             Invocation::Dial(dial) => dial.run(),
             Invocation::Node(request) => node::run(&request),
             Invocation::Send(request) => node::send(&request),
+            Invocation::Expose(request) => expose::run(request),
         }
     }
 }
@@ -134,13 +138,14 @@ fn overview() -> String {
 }
 
 /// Every command and flag of the program itself, for the hints.
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "serve",
     "check",
     "agent",
     "route",
     "gateway",
     "node",
+    "expose",
     "--help",
     "--version",
 ];
@@ -183,6 +188,10 @@ const OVERVIEW: &[(&str, &[(&str, &str)])] = &[
                 "get a public address and print what peers send there",
             ),
             ("node send PUBLIC_ADDR", "send lines to a node"),
+            (
+                "expose [NAME=]LOCAL...",
+                "give services of this host a public port",
+            ),
         ],
     ),
     (

@@ -9,5 +9,10 @@ pub mod tunnel;
 use crate::session::Protocol;
 
 /// Every protocol that the server can speak, in the order of the help text.
-pub const PROTOCOLS: &[&dyn Protocol] =
-    &[&agent::Agent, &chain::Chain, &node::Node, &gateway::Gateway];
+pub const PROTOCOLS: &[&dyn Protocol] = &[
+    &agent::Agent,
+    &chain::Chain,
+    &node::Node,
+    &tunnel::Tunnel,
+    &gateway::Gateway,
+];

@@ -1,6 +1,7 @@
 //! The start and the ordered stop.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -26,6 +27,45 @@ use crate::worker::Phase;
 ///
 /// Errors come before the first connection is accepted, except [`StartError::Thread`].
 pub fn run(plan: Plan) -> Result<(), StartError> {
+    let running = start(plan)?;
+    let watch = Watch::start(running.stopper())
+        .map_err(|error| StartError::System("watch signals", error))?;
+    running.announce()?;
+    let outcome = running.wait();
+    watch.close();
+    outcome
+}
+
+/// A server at work. Dropping it leaves it at work.
+pub struct Running {
+    crew: Crew,
+    bound: Vec<Bound>,
+    address_file: Option<PathBuf>,
+    /// For the log: what it begins with.
+    about: String,
+}
+
+impl Running {
+    /// What ends it.
+    pub fn stopper(&self) -> Stopper {
+        self.crew.stopper.clone()
+    }
+
+    /// Says where it listens, in the log and in the address file.
+    pub fn announce(&self) -> Result<(), StartError> {
+        listeners::announce(&self.bound, self.address_file.as_deref())?;
+        log::info!("{}", self.about);
+        Ok(())
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(self) -> Result<(), StartError> {
+        self.crew.join()
+    }
+}
+
+/// Starts the plan.
+pub fn start(plan: Plan) -> Result<Running, StartError> {
     let roles: Vec<_> = plan.roles.iter().filter(|role| role.is_on()).collect();
     if roles.is_empty() {
         return Err(StartError::NothingToServe);
@@ -52,6 +92,7 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
     let listens: Vec<_> = roles.iter().map(|role| role.listen()).collect();
     let bound = listeners::bind_all(&listens, workers, options)?;
     let own = listeners::all_addresses(&bound);
+    let quota = Arc::new(quota(&plan.core, workers, bound.len()));
     let mut services = Vec::new();
     for (number, role) in roles.iter().enumerate() {
         services.push(role.service(&Ground {
@@ -60,9 +101,11 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
             limits: limits.clone(),
             addresses: listeners::addresses(&bound, number),
             own: Arc::clone(&own),
+            cores: workers,
+            connections: quota.most(),
+            data_dir: plan.core.data_dir.clone(),
         }));
     }
-    let quota = Arc::new(quota(&plan.core, workers, bound.len()));
     let records = memory.records();
 
     let crew = Crew::start(
@@ -77,16 +120,13 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
             control.lending(pools, Instant::now(), unix_now())
         },
     )?;
-    let watch = Watch::start(crew.stopper.clone())
-        .map_err(|error| StartError::System("watch signals", error))?;
-    listeners::announce(&bound, plan.address_file.as_deref())?;
-    log::info!(
-        "ready: {workers} workers, {records} records, at most {} connections",
-        quota.most()
-    );
-    let outcome = crew.join();
-    watch.close();
-    outcome
+    let most = quota.most();
+    Ok(Running {
+        crew,
+        bound,
+        address_file: plan.address_file,
+        about: format!("ready: {workers} workers, {records} records, at most {most} connections"),
+    })
 }
 
 /// The threads of a running server.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Session;
@@ -65,6 +66,12 @@ pub struct Ground {
     pub addresses: Vec<SocketAddr>,
     /// Where the server listens, all roles together.
     pub own: Arc<[SocketAddr]>,
+    /// How many cores there are.
+    pub cores: usize,
+    /// How many connections the server may hold.
+    pub connections: usize,
+    /// The folder of what the server keeps.
+    pub data_dir: PathBuf,
 }
 
 /// One address that a role listens on, for connections or for datagrams.

@@ -54,6 +54,10 @@ impl<N: Network> Worker<N> {
         conn.owner = Some(to.session);
         conn.parting = false;
         conn.end_told = false;
+        if conn.place.is_some() && slot.place.is_some() && slot.conns.iter().next().is_none() {
+            // A session and its first connection are one, whichever of them was there first.
+            slot.place = conn.place.take();
+        }
         slot.conns.insert(key);
         self.announce(key, to.session, sender, mail);
     }

@@ -2,6 +2,7 @@
 //! connection ends that leads nowhere.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use towpath::config::{Core, KEYS, Settings};
@@ -32,6 +33,9 @@ fn house(seed: u64, to: &[(&str, u16)]) -> House {
             limits,
             addresses: Vec::new(),
             own: [].into(),
+            cores: 1,
+            connections: 1000,
+            data_dir: PathBuf::new(),
         };
         config.service(&ground).seat(0)
     })

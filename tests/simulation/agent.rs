@@ -52,6 +52,9 @@ pub fn house(seed: u64, shape: Shape, routes: Vec<Route>) -> House {
             limits,
             addresses: Vec::new(),
             own: [].into(),
+            cores: 1,
+            connections: 1000,
+            data_dir: PathBuf::new(),
         };
         config.service(&ground).seat(0)
     })

@@ -11,6 +11,7 @@ mod rules;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use towpath::config::Limits;
@@ -102,6 +103,9 @@ fn house(seed: u64, shape: Shape, change: impl FnOnce(&mut Config)) -> House {
             limits,
             addresses: config.listen.repeat(2),
             own: [].into(),
+            cores: 1,
+            connections: 1000,
+            data_dir: PathBuf::new(),
         };
         config.service(&ground).seat(0)
     });

@@ -63,7 +63,7 @@ pub(super) fn read(
         .iter()
         .map(|protocol| protocol.read(&mut settings))
         .collect();
-    if roles.iter().all(|role| role.listen().is_empty()) && settings.is_clean() {
+    if roles.iter().all(|role| !role.is_on()) && settings.is_clean() {
         blame(&mut settings, NOTHING_ON.to_owned());
     }
     let warnings = settings.finish()?;

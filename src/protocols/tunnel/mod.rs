@@ -5,7 +5,7 @@
 //! one between client and service; or, in the mode *mux*, a share of two connections that all visitors
 //! of the service travel on. The bytes are told in [`wire`].
 //!
-//! Here are the role's pure parts: its bytes, its tickets, its identity and its configuration.
+//! The server's side is in `server`, the client's in [`client`]: both are sessions on the same loop.
 //!
 //! # Decisions
 //!
@@ -24,16 +24,142 @@
 //! * Credit is granted against the stream, and datagrams have none.
 //! * A ticket that was shown is used, even where it was shown for another uuid.
 
+pub mod client;
 pub mod config;
+mod frames;
 pub mod identity;
+mod server;
 pub mod tickets;
 pub mod wire;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use self::client::{Agency, Tell};
 pub use self::config::Config;
+use self::config::Expose;
+use self::server::{Office, Server};
 use self::wire::{ClientId, Name, Refusal};
-use crate::control::leases::NoPort;
+use crate::config::{Key, Settings};
+use crate::control::leases::{NoPort, Pool};
+use crate::session::{Ground, Listen, Protocol, Resident, Role, Seat, Service, Session, Transport};
+
+/// The protocol, for the list.
+pub struct Tunnel;
+
+impl Protocol for Tunnel {
+    fn name(&self) -> &'static str {
+        "tunnel"
+    }
+
+    fn title(&self) -> &'static str {
+        "Tunnel role"
+    }
+
+    fn keys(&self) -> &'static [Key] {
+        config::KEYS
+    }
+
+    fn read(&self, settings: &mut Settings) -> Box<dyn Role> {
+        Box::new(Config::read(settings))
+    }
+}
+
+impl Role for Config {
+    fn listen(&self) -> Vec<Listen> {
+        let listen = |&address| Listen {
+            role: "tunnel",
+            name: None,
+            address,
+            transport: Transport::Stream,
+        };
+        self.listen.iter().map(listen).collect()
+    }
+
+    fn is_on(&self) -> bool {
+        !self.listen.is_empty() || !self.expose.is_empty()
+    }
+
+    fn show(&self, out: &mut String) {
+        config::show(self, out);
+    }
+
+    fn pools(&self) -> Vec<Pool> {
+        if self.listen.is_empty() {
+            return Vec::new();
+        }
+        let pool = |name| Pool {
+            name,
+            ports: self.ports.clone(),
+            lease: self.lease,
+        };
+        vec![pool(TCP_POOL), pool(UDP_POOL)]
+    }
+
+    fn service(&self, ground: &Ground) -> Arc<dyn Service> {
+        Arc::new(TunnelService {
+            server: (!self.listen.is_empty()).then(|| Server::new(self, ground)),
+            agency: Agency::new(&self.expose, ground, true, into_the_log),
+        })
+    }
+}
+
+/// What happens to a server's own clients is for its log.
+fn into_the_log(expose: &Expose) -> Tell {
+    let server = expose.server.to_string();
+    Arc::new(move |event| client::log(&server, &event))
+}
+
+struct TunnelService {
+    server: Option<Server>,
+    agency: Agency,
+}
+
+impl Service for TunnelService {
+    fn seat(&self, core: u8) -> Box<dyn Seat> {
+        Box::new(TunnelSeat {
+            core,
+            office: self.server.as_ref().map(|server| server.office(core)),
+            agency: self.agency.again(),
+        })
+    }
+}
+
+/// One core's part.
+struct TunnelSeat {
+    core: u8,
+    office: Option<Office>,
+    agency: Agency,
+}
+
+impl Seat for TunnelSeat {
+    fn accept(&mut self, _listener: usize) -> Box<dyn Session> {
+        match &self.office {
+            Some(office) => office.accept(),
+            None => client::nothing(),
+        }
+    }
+
+    fn resident(&mut self, number: usize) -> Option<Resident> {
+        let before = usize::from(self.office.is_some());
+        match &self.office {
+            Some(office) if number == 0 => Some(office.hall()),
+            _ => self.agency.resident(self.core, number - before),
+        }
+    }
+
+    fn check(&self) {
+        if let Some(office) = &self.office {
+            office.check();
+        }
+    }
+}
+
+/// Leases of ports for TCP, in the store and in commands.
+const TCP_POOL: &str = "tunnel/tcp";
+
+/// Leases of ports for UDP, which are others.
+const UDP_POOL: &str = "tunnel/udp";
 
 /// Whose lease a service's port is: an identity and a name, so that two names of one identity are two,
 /// from however many processes.

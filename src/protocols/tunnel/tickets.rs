@@ -24,9 +24,10 @@ use crate::reactor::Handle;
 /// What a ticket admits to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Purpose {
-    /// The control connection that issued it: whom to tell of the data connection.
-    pub control: Handle,
-    /// Whose control connection that is.
+    /// Who is handed the data connection: the visitor's session, the one of all visitors of a service
+    /// for UDP, or for the pool the control connection's.
+    pub to: Handle,
+    /// Whose control connection has issued it.
     pub client: ClientId,
     /// What the data connection is for.
     pub wanted: Wanted,
@@ -237,7 +238,7 @@ mod tests {
 
     fn purpose(client: u8, wanted: Wanted) -> Purpose {
         Purpose {
-            control: Handle {
+            to: Handle {
                 core: 1,
                 session: SessionKey::from_parts(7, 3).unwrap(),
             },

@@ -50,6 +50,9 @@ impl Town {
             limits: Core::read(&mut Settings::new(&[KEYS])).limits,
             addresses: Vec::new(),
             own: [].into(),
+            cores: 1,
+            connections: 1000,
+            data_dir: PathBuf::new(),
         };
         let service = config.service(&ground);
         let seats = (0..cores).map(|core| service.seat(core as u8)).collect();

@@ -1,0 +1,21 @@
+//! Stub.
+use super::super::wire::{Ticket, Uuid};
+use super::{Route, Rules};
+use crate::reactor::Handle;
+use crate::session::{Close, Cx, Event, Session};
+use std::rc::Rc;
+pub(super) struct Datagrams;
+impl Datagrams {
+    pub(super) fn framed(_: &Rc<Rules>, _: Handle, _: Route, _: (Uuid, u16)) -> Self {
+        Self
+    }
+    pub(super) fn attached(_: &Rc<Rules>, _: Route, _: Ticket, _: Uuid) -> Self {
+        Self
+    }
+}
+impl Session for Datagrams {
+    fn handle(&mut self, _: Event<'_>, _: &mut Cx<'_>) -> Result<(), Close> {
+        Ok(())
+    }
+    fn describe(&self, _: &mut String) {}
+}

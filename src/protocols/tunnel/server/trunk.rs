@@ -1,0 +1,17 @@
+//! Stub.
+use super::lobby::Lobby;
+use super::words::Share;
+use crate::session::{Close, Cx, Event, Session};
+use std::sync::Arc;
+pub(super) struct Trunk;
+impl Trunk {
+    pub(super) fn new(_: Arc<Lobby>, _: Arc<Share>) -> Self {
+        Self
+    }
+}
+impl Session for Trunk {
+    fn handle(&mut self, _: Event<'_>, _: &mut Cx<'_>) -> Result<(), Close> {
+        Ok(())
+    }
+    fn describe(&self, _: &mut String) {}
+}
