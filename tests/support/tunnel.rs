@@ -26,9 +26,8 @@ impl Pair {
     /// A fresh visitor, served.
     pub fn open(client: &mut Client, service: &Service) -> Self {
         let visitor = Peer::connect(service.public);
-        let visit = client.visit();
+        let visit = client.visit_of(&visitor);
         assert_eq!(visit.service, service.number);
-        assert_eq!(visit.visitor, visitor.local(), "whom the client is told of");
         let data = client.attach(&visit);
         Self {
             visit,

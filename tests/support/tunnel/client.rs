@@ -3,11 +3,13 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use super::frames::Frames;
 use super::wire::{
     self, Challenge, Expose, Got, TCP, TOKEN, Ticket, Uuid, Visit, answer, server_proof, status,
 };
+use crate::support::DEADLINE;
 use crate::support::peer::{End, Peer};
 
 /// Opens a connection of this kind and takes the challenge.
@@ -161,7 +163,10 @@ impl Client {
                 return Some(found);
             }
         }
+        // Signs of life come every 15 s, so that the deadline of a read is none of this.
+        let start = Instant::now();
         loop {
+            assert!(start.elapsed() < DEADLINE, "not within {DEADLINE:?}");
             let got = self.next()?;
             match pick(&got) {
                 Some(found) => return Some(found),
@@ -240,6 +245,15 @@ impl Client {
     pub fn visit(&mut self) -> Visit {
         self.find("a visit", |got| match got {
             Got::Visit(visit) => Some(visit.clone()),
+            _ => None,
+        })
+    }
+
+    /// The visit of this visitor.
+    pub fn visit_of(&mut self, visitor: &Peer) -> Visit {
+        let address = visitor.local();
+        self.find("a visit", |got| match got {
+            Got::Visit(visit) if visit.visitor == address => Some(visit.clone()),
             _ => None,
         })
     }
