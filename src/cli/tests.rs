@@ -122,7 +122,7 @@ fn wrong_command_lines_are_told_what_would_be_right() {
         ),
         (
             &["start"],
-            "towpath: unknown command start; known: serve, check, agent, route, gateway, node, --help, --version (see towpath --help)",
+            "towpath: unknown command start; known: serve, check, agent, route, gateway, node, expose, --help, --version (see towpath --help)",
         ),
     ] {
         refuses(line, want);
@@ -333,7 +333,13 @@ fn a_switch_of_the_file_can_be_turned_off() {
 
 #[test]
 fn a_server_without_any_role_is_a_mistake() {
-    let off = ["agent", "node", "gateway-clients", "gateway-servers"];
+    let off = [
+        "agent",
+        "node",
+        "tunnel",
+        "gateway-clients",
+        "gateway-servers",
+    ];
     let flags: Vec<String> = off.iter().map(|role| format!("--{role}=off")).collect();
     let words: Vec<&str> = ["check"]
         .into_iter()
@@ -355,6 +361,7 @@ fn a_server_without_any_role_is_a_mistake() {
     let names = [
         "TOWPATH_AGENT",
         "TOWPATH_NODE",
+        "TOWPATH_TUNNEL",
         "TOWPATH_GATEWAY_CLIENTS",
         "TOWPATH_GATEWAY_SERVERS",
     ];
@@ -426,4 +433,49 @@ fn the_environment_stands_in_for_flags_and_a_flag_beats_it() {
     };
     assert_eq!(parse(&["check"]), Some("other.toml".into()));
     assert_eq!(parse(&["check", "-c", "x.toml"]), Some("x.toml".into()));
+}
+
+#[test]
+fn wrong_command_lines_of_expose_are_told_what_would_be_right() {
+    let see = "(see towpath expose --help)";
+    for (line, want) in [
+        (
+            &["expose"][..],
+            "LOCAL is missing; write the inside service as HOST:PORT",
+        ),
+        (
+            &["expose", "localhost"],
+            "\"localhost\" is no service; write it as [NAME=]HOST:PORT",
+        ),
+        (
+            &["expose", "a b=1"],
+            "\"a b\" is no name; it has 1 to 64 letters, digits, \".\", \"_\" or \"-\"",
+        ),
+        (
+            &["expose", "80", "127.0.0.1:80"],
+            "two services are named tcp-80; write NAME=LOCAL",
+        ),
+        (
+            &["expose", "80", "81", "--port", "1"],
+            "--port is for one service, and there are 2",
+        ),
+        (
+            &["expose", "80", "--port", "x"],
+            "--port: \"x\" is no number from 0 to 65535",
+        ),
+        (
+            &["expose", "80", "--proxy-protocol", "v3"],
+            "--proxy-protocol: \"v3\" is no version; it is v1 or v2",
+        ),
+        (
+            &["expose", "80", "--udp", "--proxy-protocol", "v1"],
+            "--proxy-protocol v1 is for streams only; with --udp it is v2",
+        ),
+        (
+            &["expose", "80", "--server", "a"],
+            "--server: \"a\" has no port; write \"a:7400\"",
+        ),
+    ] {
+        refuses(line, &format!("towpath expose: {want} {see}"));
+    }
 }

@@ -2,7 +2,6 @@
 //! connection ends that leads nowhere.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use towpath::config::{Core, KEYS, Settings};
@@ -35,7 +34,7 @@ fn house(seed: u64, to: &[(&str, u16)]) -> House {
             own: [].into(),
             cores: 1,
             connections: 1000,
-            data_dir: PathBuf::new(),
+            data_dir: std::path::PathBuf::new(),
         };
         config.service(&ground).seat(0)
     })

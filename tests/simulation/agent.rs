@@ -54,7 +54,7 @@ pub fn house(seed: u64, shape: Shape, routes: Vec<Route>) -> House {
             own: [].into(),
             cores: 1,
             connections: 1000,
-            data_dir: PathBuf::new(),
+            data_dir: std::path::PathBuf::new(),
         };
         config.service(&ground).seat(0)
     })

@@ -24,6 +24,7 @@ mod letters;
 mod node;
 mod random;
 mod row;
+mod tunnel;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

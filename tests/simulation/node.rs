@@ -11,7 +11,6 @@ mod rules;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use towpath::config::Limits;
@@ -105,7 +104,7 @@ fn house(seed: u64, shape: Shape, change: impl FnOnce(&mut Config)) -> House {
             own: [].into(),
             cores: 1,
             connections: 1000,
-            data_dir: PathBuf::new(),
+            data_dir: std::path::PathBuf::new(),
         };
         config.service(&ground).seat(0)
     });

@@ -1,14 +1,19 @@
 //! Several workers that write to each other, each on a simulated network of its own, stepped by
 //! hand in a random order under one clock.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, bounded};
+use towpath::control::leases::Pool;
+use towpath::control::resolver::{Lookup, Resolver};
+use towpath::control::{Control, Letter, Request};
 use towpath::net::Quota;
-use towpath::reactor::mailbox;
+use towpath::reactor::{Address, mailbox};
 use towpath::session::{Listen, Seat};
 use towpath::stats::{Counters, Metric};
+use towpath::store::{Limits, Store};
 use towpath::worker::{Holdings, Phase, Setup, Worker};
 
 use super::house::{DRAIN, IDLE, OPTIONS, Shape, Silent};
@@ -16,10 +21,19 @@ use super::world::{self, Random, Shared, SimNetwork, World};
 
 /// The workers.
 pub struct Row {
+    /// Who lends ports, where somebody does.
+    lender: Option<Lender>,
     pub cores: Vec<Core>,
     pub phase: Arc<Phase>,
     pub now: Instant,
     pub random: Random,
+}
+
+/// A control thread's state, stepped when the workers are at rest.
+struct Lender {
+    control: Control,
+    questions: Receiver<Request>,
+    unix: i64,
 }
 
 /// One worker and its network.
@@ -39,7 +53,27 @@ impl Row {
         listen: &[Listen],
         seats: Vec<Box<dyn Seat>>,
     ) -> Self {
+        Self::lending(seed, shape, depth, listen, seats, Vec::new())
+    }
+
+    /// The same, with ports to lend.
+    pub fn lending(
+        seed: u64,
+        shape: Shape,
+        depth: usize,
+        listen: &[Listen],
+        seats: Vec<Box<dyn Seat>>,
+        pools: Vec<Pool>,
+    ) -> Self {
         let now = Instant::now();
+        let (asking, questions) = bounded(shape.questions);
+        let letters = seats.iter().map(|_| mailbox(10_000, Arc::new(Silent)));
+        let (addresses, mut letters): (Vec<_>, VecDeque<_>) = letters.unzip();
+        let lender = (!pools.is_empty()).then(|| Lender {
+            control: control(addresses).lending(pools, now, UNIX),
+            questions,
+            unix: UNIX,
+        });
         let phase = Arc::new(Phase::default());
         let quota = Arc::new(Quota::new(shape.most, 0));
         let boxes = seats.iter().map(|_| mailbox(depth, Arc::new(Silent)));
@@ -56,8 +90,8 @@ impl Row {
                 socket_options: OPTIONS,
                 pipe_size: 1 << 20,
                 seed: seed + core as u64,
-                control: bounded(1).0,
-                mailbox: mailbox(1, Arc::new(Silent)).1,
+                control: asking.clone(),
+                mailbox: letters.pop_front().unwrap(),
                 post,
                 cores: cores.clone(),
                 phase: Arc::clone(&phase),
@@ -78,6 +112,7 @@ impl Row {
             }
         };
         Self {
+            lender,
             cores: seats
                 .into_iter()
                 .zip(boxes)
@@ -107,11 +142,28 @@ impl Row {
     /// Turns in a random order until all that is ready has been told and done; time stands still.
     pub fn quiesce(&mut self) {
         let mut most = 10_000 * self.cores.len();
-        while let Some(core) = self.busy() {
-            self.turn(core);
-            most -= 1;
-            assert!(most > 0, "the workers never come to rest");
+        loop {
+            while let Some(core) = self.busy() {
+                self.turn(core);
+                most -= 1;
+                assert!(most > 0, "the workers never come to rest");
+            }
+            if !self.lend() {
+                return;
+            }
         }
+    }
+
+    /// The control thread serves what it was asked; false when that is nothing.
+    fn lend(&mut self) -> bool {
+        let Some(lender) = &mut self.lender else {
+            return false;
+        };
+        let mut batch: Vec<_> = lender.questions.try_iter().collect();
+        let asked = !batch.is_empty();
+        lender.unix += 1;
+        lender.control.step(&mut batch, self.now, lender.unix);
+        asked
     }
 
     /// Somebody who has something to do at this very time.
@@ -164,3 +216,24 @@ impl Row {
         }
     }
 }
+
+fn control(addresses: Vec<Address<Letter>>) -> Control {
+    let limits = Limits {
+        max_value: 1 << 20,
+        max_records: 1,
+        max_bytes: 1 << 20,
+    };
+    let resolver = Resolver::inline(Box::new(Nobody), Duration::ZERO, Duration::ZERO);
+    Control::new(Store::in_memory(limits).unwrap(), resolver, addresses)
+}
+
+/// No name has an address.
+struct Nobody;
+
+impl Lookup for Nobody {
+    fn lookup(&self, _: &str) -> std::io::Result<Vec<std::net::IpAddr>> {
+        Err(std::io::Error::other("no such name"))
+    }
+}
+
+const UNIX: i64 = 1_700_000_000;

@@ -154,7 +154,7 @@ fn every_mistake_is_told_at_once_in_the_order_of_the_file() {
             "t.toml:2:7: error: `pin`: wants true or false; found the number 3",
             "t.toml:4:16: error: `idle_timeout`: the duration 600 has no unit; \
              write \"600s\" or \"600000ms\"",
-            "t.toml:5:2: error: unknown table `nothing`; known here: `limits`, `agent`, `routes`, `chain`, `node`, `gateway`",
+            "t.toml:5:2: error: unknown table `nothing`; known here: `limits`, `agent`, `routes`, `chain`, `node`, `tunnel`, `expose`, `gateway`",
             "t.toml:8:1: error: unknown key `tokn`; the nearest known one is `token`",
         ],
     );

@@ -28,6 +28,8 @@ pub mod client;
 pub mod config;
 mod frames;
 pub mod identity;
+mod mux;
+mod packets;
 mod server;
 pub mod tickets;
 pub mod wire;

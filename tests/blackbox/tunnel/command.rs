@@ -166,7 +166,7 @@ fn a_refused_port_is_told_in_one_line() {
 #[test]
 fn a_usage_error_says_what_is_wrong() {
     for (words, part) in [
-        (&["expose"][..], "LOCAL_ADDR"),
+        (&["expose"][..], "LOCAL"),
         (&["expose", "nonsense"], "nonsense"),
         (&["expose", "127.0.0.1"], "127.0.0.1"),
         (&["expose", "a b=127.0.0.1:1"], "a b"),

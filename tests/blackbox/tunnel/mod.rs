@@ -1,6 +1,7 @@
 //! The tunnel role from outside: raw clients and visitors against the real program, and
 //! `towpath expose`.
 
+mod basics;
 mod bytes;
 mod command;
 mod control;

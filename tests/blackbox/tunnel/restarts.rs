@@ -69,7 +69,7 @@ fn server_restarts(kills: bool) {
     let said = program.said();
     assert!(said.lines().count() <= 30, "{said}");
     program.stop();
-    tunnel.stop();
+    tunnel.server.stop();
 }
 
 #[test]
@@ -176,5 +176,5 @@ fn fifty_clients_that_lose_their_server_all_come_back() {
         assert_eq!(program.public(), *public);
     }
     drop(programs);
-    tunnel.stop();
+    tunnel.server.stop();
 }

@@ -52,7 +52,7 @@ impl Town {
             own: [].into(),
             cores: 1,
             connections: 1000,
-            data_dir: PathBuf::new(),
+            data_dir: std::path::PathBuf::new(),
         };
         let service = config.service(&ground);
         let seats = (0..cores).map(|core| service.seat(core as u8)).collect();

@@ -397,7 +397,10 @@ impl Link {
                     visitor,
                 ))
             }
-            true => Box::new(Datagrams::attached(rules, route, visit.ticket, visit.uuid)),
+            true => {
+                let (ticket, uuid) = (visit.ticket, visit.uuid);
+                Box::new(Datagrams::attached(rules, link, route, ticket, uuid))
+            }
         };
         if cx.spawn(session).is_none() {
             self.say(&closed(Reason::Overloaded), cx);

@@ -9,6 +9,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -189,12 +190,11 @@ impl Control {
                 Some(Word::Enough { uuid, reason }) => return self.enough(uuid, reason, cx),
                 _ => {}
             },
-            Event::Returned { mail, .. } => match mail.open() {
-                Some(Word::Open { share, .. }) => {
-                    self.opened(share.number, Err(std::io::ErrorKind::NotFound), cx);
+            Event::Returned { mail, .. } => {
+                if let Some(Word::Open { share, .. }) = mail.open() {
+                    self.opened(share.number, Err(io::ErrorKind::NotFound), cx);
                 }
-                _ => {}
-            },
+            }
             Event::Stopping => return self.stop(cx),
             _ => {}
         }

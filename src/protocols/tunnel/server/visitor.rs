@@ -135,7 +135,10 @@ impl Session for Visitor {
                 if let (Some(Word::Refused { reason, .. }), State::Waiting(..)) =
                     (mail.open(), &self.state)
                 {
-                    return Err(unreachable(reason.word()));
+                    return Err(unreachable(match reason {
+                        Reason::Unreachable => "backend_refused",
+                        other => other.word(),
+                    }));
                 }
             }
             // A visitor that was served does not mind that its control connection has gone.
