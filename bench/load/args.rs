@@ -10,6 +10,7 @@ use getopts::{Matches, Options};
 use crate::agent;
 use crate::gateway;
 use crate::node;
+use crate::tunnel;
 
 /// What the words ask for.
 pub enum Invocation {
@@ -21,6 +22,8 @@ pub enum Invocation {
     Gateway(gateway::Plan),
     /// Run this against the node role.
     Node(node::Plan),
+    /// Run this against both ends of a tunnel.
+    Tunnel(tunnel::Plan),
 }
 
 /// What every client of the run does.
@@ -94,13 +97,19 @@ pub fn parse(words: &[String]) -> Result<Invocation, String> {
     let words: Vec<&str> = matches.free.iter().map(String::as_str).collect();
     if let Some((&"gateway", words)) = words.split_first() {
         node::refuse_options(&matches)?;
+        tunnel::refuse_options(&matches)?;
         return gateway::read(words, &matches).map(Invocation::Gateway);
     }
     gateway::refuse_options(&matches)?;
     if let Some((&"node", words)) = words.split_first() {
+        tunnel::refuse_options(&matches)?;
         return node::read(words, &matches).map(Invocation::Node);
     }
     node::refuse_options(&matches)?;
+    if let Some((&"tunnel", words)) = words.split_first() {
+        return tunnel::read(words, &matches).map(Invocation::Tunnel);
+    }
+    tunnel::refuse_options(&matches)?;
     if matches.opt_present("ahead") {
         return Err("--ahead belongs to gateway and node".into());
     }
@@ -152,6 +161,7 @@ fn options() -> Options {
     );
     gateway::add_options(&mut options);
     node::add_options(&mut options);
+    tunnel::add_options(&mut options);
     options.optflag("", "both", "bulk: the backend sends as well");
     options.optflag("", "verify", "compare every byte received");
     options.optflag("", "json", "print JSON instead of name=value");
@@ -301,6 +311,8 @@ Modes:
     node pingpong               one frame of each peer; its node answers to the peer's own address
     node register               --conns new nodes at a time ask for an address and leave
     node idle                   the server's memory for each node, and for each peer
+    tunnel first                --conns visitors at a time of a service that speaks first, with a gap
+                                between them: the time to its first byte
     backend                     only the backend of another load program
 ";
 
@@ -312,9 +324,7 @@ mod tests {
         let words: Vec<String> = line.split_whitespace().map(String::from).collect();
         match parse(&words)? {
             Invocation::Run(plan) => Ok(plan),
-            Invocation::Help(_) | Invocation::Gateway(_) | Invocation::Node(_) => {
-                Err("another".into())
-            }
+            _ => Err("another".into()),
         }
     }
 
@@ -348,6 +358,7 @@ mod tests {
             ("bulk -t 127.0.0.1:1 --key k", "belongs to gateway"),
             ("bulk -t 127.0.0.1:1 --nodes 2", "belongs to node"),
             ("bulk -t 127.0.0.1:1 --ahead 2", "gateway and node"),
+            ("bulk -t 127.0.0.1:1 --gap 2", "belongs to tunnel"),
             ("store query -t 127.0.0.1:1 -r a:b", "--route"),
             ("store query -t 127.0.0.1:1 -s 524288", "at most"),
         ] {

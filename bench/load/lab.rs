@@ -234,7 +234,7 @@ impl<'a> Lab<'a> {
 }
 
 /// A deep backlog, and no delay of small writes: accepted connections inherit it.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(true)?;

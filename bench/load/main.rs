@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A gateway's clients and server are of another kind, with a loop of their own: `gateway/`. So are
-//! nodes and their peers: `node/`.
+//! nodes and their peers, `node/`, and visitors of a tunnel that come now and then, `tunnel/`.
 
 mod agent;
 mod args;
@@ -24,6 +24,7 @@ mod meter;
 mod node;
 mod pattern;
 mod report;
+mod tunnel;
 mod usage;
 
 use std::io::{self, Write};
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Ok(args::Invocation::Run(plan)) => tell(lab::run(&plan), plan.json),
         Ok(args::Invocation::Gateway(plan)) => tell(gateway::run(&plan), plan.json),
         Ok(args::Invocation::Node(plan)) => tell(node::run(&plan), plan.json),
+        Ok(args::Invocation::Tunnel(plan)) => tell(tunnel::run(&plan), plan.json),
         Err(mistake) => complain(&format!("{mistake}; see load --help"), 2),
     }
 }

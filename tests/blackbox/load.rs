@@ -1,13 +1,18 @@
 //! Many connections at once, and what is left when they are gone; and what an idle server costs.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
 use crate::support::backend::Backend;
+use crate::support::folder::Folder;
 use crate::support::frame::Dialect;
-use crate::support::kernel;
+use crate::support::peer::Peer;
 use crate::support::server::{Server, Setup};
+use crate::support::tunnel::plan::Plan;
+use crate::support::tunnel::program::Program;
 use crate::support::window::expect_calm;
+use crate::support::{kernel, until};
 
 /// Opens `count` relays, has all of them open at the same time, and echoes through each.
 fn wave(server: &Server, count: usize) {
@@ -132,4 +137,77 @@ fn relays_that_come_and_go_quickly_leave_nothing_behind() {
     server.expect_open(0);
     server.expect_alive();
     server.stop();
+}
+
+/// Opens `count` visitors of a tunnel, has all of them open at the same time, and echoes through each.
+fn visitor_wave(public: SocketAddr, count: usize) {
+    let barrier = Arc::new(Barrier::new(count));
+    thread::scope(|scope| {
+        for number in 0..count {
+            let barrier = Arc::clone(&barrier);
+            scope.spawn(move || {
+                let block = vec![number.to_le_bytes()[0]; 1000 + number];
+                let mut visitor = Peer::connect(public);
+                visitor.send(&block).expect(&block);
+                barrier.wait();
+                visitor.send(&block).expect(&block);
+                barrier.wait();
+                visitor.finish().expect_end();
+            });
+        }
+    });
+}
+
+#[test]
+fn waves_of_visitors_leave_nothing_behind_at_either_end() {
+    kernel::raise_own_descriptor_limit();
+    for mode in [&[][..], &["--mux"]] {
+        let (folder, backend) = (Folder::new(), Backend::echo());
+        let tunnel = Plan::new(1).workers(2).start();
+        let local = backend.address.to_string();
+        let words = [mode, &[&local]].concat();
+        let identity = folder.path().join("expose.id");
+        let program = Program::start(tunnel.address, &identity, &words);
+        let ends = [tunnel.process(), program.process()];
+        let rest = |what: &str| {
+            until(what, || kernel::descriptors(ends[1]) <= AT_REST);
+        };
+        visitor_wave(program.public(), 200);
+        rest("the first wave is gone");
+        // It pays for what is kept: pools, stacks, tables.
+        let warm = ends.map(kernel::resident_bytes);
+        for _ in 0..3 {
+            visitor_wave(program.public(), 200);
+        }
+        rest("the other waves are gone");
+        for (end, warm) in ends.iter().zip(warm) {
+            let growth = kernel::resident_bytes(*end).saturating_sub(warm);
+            assert!(growth <= 2 << 20, "{mode:?}: {growth} bytes more");
+        }
+        program.stop();
+        tunnel.stop();
+    }
+}
+
+/// More descriptors than a client without visitors has.
+const AT_REST: usize = 64;
+
+#[test]
+fn an_idle_tunnel_uses_no_processor_time_at_either_end() {
+    for mode in [&[][..], &["--mux"]] {
+        let (folder, backend) = (Folder::new(), Backend::silent());
+        let tunnel = Plan::new(1).key("pool", "8").start();
+        let local = backend.address.to_string();
+        let words = [mode, &[&local]].concat();
+        let identity = folder.path().join("expose.id");
+        let program = Program::start(tunnel.address, &identity, &words);
+        let visitors: Vec<Peer> = (0..50).map(|_| Peer::connect(program.public())).collect();
+        until("all visitors are served", || backend.accepted() >= 50);
+        // Signs of life and connections that are renewed cost next to nothing.
+        expect_calm(tunnel.process(), 3);
+        expect_calm(program.process(), 3);
+        drop(visitors);
+        program.stop();
+        tunnel.stop();
+    }
 }

@@ -19,6 +19,7 @@ pub mod peer;
 pub mod reference;
 pub mod route;
 pub mod server;
+pub mod tunnel;
 pub mod vector;
 pub mod window;
 
