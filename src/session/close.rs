@@ -34,6 +34,8 @@ pub enum Side {
 pub enum Cause {
     /// All was said and done.
     Finished,
+    /// Its connection is another session's now, whose line in the log tells the rest.
+    HandedOn,
     /// A frame broke the protocol.
     Wire(WireError),
     /// The stream ended inside a frame.
@@ -86,6 +88,11 @@ impl Close {
         Self { told, ..self }
     }
 
+    /// The end of a session whose connection another has.
+    pub fn handed_on() -> Self {
+        Self::own(Cause::HandedOn)
+    }
+
     /// The ordinary end.
     pub fn finished() -> Self {
         Self::downstream(Cause::Finished)
@@ -106,9 +113,19 @@ impl Close {
         !self.is_ordinary() && !vanished
     }
 
+    /// True when there is nothing to tell about it that another session's end does not tell.
+    pub fn is_handed_on(&self) -> bool {
+        self.cause == Cause::HandedOn
+    }
+
     /// True when nothing failed, so that nobody is to be named for it.
     fn is_ordinary(&self) -> bool {
-        let own = [Cause::Finished, Cause::Stopping, Cause::Kicked];
+        let own = [
+            Cause::Finished,
+            Cause::HandedOn,
+            Cause::Stopping,
+            Cause::Kicked,
+        ];
         own.contains(&self.cause)
     }
 }
@@ -118,6 +135,7 @@ impl Cause {
     pub fn reason(&self) -> Reason {
         match self {
             Cause::Finished => Reason::Finished,
+            Cause::HandedOn => Reason::HandedOn,
             Cause::Wire(_) => Reason::ProtocolError,
             Cause::Truncated => Reason::Truncated,
             Cause::Deadline(_) => Reason::Timeout,
@@ -182,6 +200,7 @@ impl fmt::Display for Cause {
             Cause::Unreachable(why) => write!(f, "unreachable: {why}"),
             Cause::Overload(place) => write!(f, "overload: {place}"),
             Cause::Stopping => f.write_str("server stopping"),
+            Cause::HandedOn => f.write_str("handed on"),
             Cause::Kicked => f.write_str("kicked"),
             Cause::Panicked => f.write_str("session panicked"),
         }

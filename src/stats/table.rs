@@ -87,6 +87,7 @@ pub enum Gauge {
 #[allow(missing_docs)]
 pub enum Reason {
     Finished,
+    HandedOn,
     ProtocolError,
     Truncated,
     Timeout,
@@ -101,8 +102,9 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Finished,
+        Self::HandedOn,
         Self::ProtocolError,
         Self::Truncated,
         Self::Timeout,
@@ -119,6 +121,7 @@ impl Reason {
     pub fn word(self) -> &'static str {
         match self {
             Self::Finished => "finished",
+            Self::HandedOn => "handed_on",
             Self::ProtocolError => "protocol_error",
             Self::Truncated => "truncated",
             Self::Timeout => "timeout",

@@ -45,10 +45,10 @@ impl Journal {
         close: &Close,
     ) {
         let fault = close.is_fault();
-        let level = if fault {
-            log::Level::Warn
-        } else {
-            log::Level::Info
+        let level = match fault {
+            true => log::Level::Warn,
+            false if close.is_handed_on() => log::Level::Debug,
+            false => log::Level::Info,
         };
         if !log::log_enabled!(level) || (fault && !self.may_write(now, close.cause.word())) {
             return;

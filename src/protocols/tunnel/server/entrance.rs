@@ -167,7 +167,7 @@ impl Entrance {
         self.settle();
         self.stage = Stage::Handed;
         cx.hand(conn, to, Mail::new(word));
-        Err(Close::finished())
+        Err(Close::handed_on())
     }
 
     /// Takes a client's proof.
