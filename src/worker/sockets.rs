@@ -378,9 +378,10 @@ impl<N: Network> Worker<N> {
         conn.can_read |= ready.readable;
         conn.can_write |= ready.writable;
         conn.read_closed |= ready.read_closed;
-        if ready.hung_up && conn.link.is_none() && conn.is_held() {
+        if ready.hung_up && conn.link.is_none() && (conn.is_held() || conn.ended) {
             // A session that is not reading would never notice; with both sides closed, what it
-            // has not read yet is all that is left, so the end may be looked for behind it.
+            // has not read yet is all that is left, so the end may be looked for behind it. Nor does
+            // a read find a reset behind an end of the stream.
             let outcome = conn.stream.connected();
             if let Err(error) = outcome {
                 return self.lose(key, error.kind());

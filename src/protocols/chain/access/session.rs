@@ -371,6 +371,10 @@ impl AccessSession {
                     let why = Why::Silent;
                     return self.fail(Some(conn), Failed { hop, why }, cx);
                 }
+                // The client has gone; a mere end would leave the hops at it.
+                if let Stage::Waiting(first, _) | Stage::Collecting(first) = &passing.stage {
+                    cx.reset(*first);
+                }
                 passing.client
             }
             State::Relaying(client) => *client,
