@@ -45,7 +45,8 @@ impl Post {
 
     fn packet(&mut self, from: SocketAddr, key: &Key, stamp: u64, to: Address) -> Vec<u8> {
         self.made += 1;
-        let mut nonce = [7; 24];
+        // An anchor, so that the hop's answers are bound to it.
+        let mut nonce = [0; 24];
         nonce[1..3].copy_from_slice(&self.made.to_be_bytes());
         let asked = self.asked.entry(from).or_default();
         asked.note(&nonce);

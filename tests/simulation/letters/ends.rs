@@ -114,11 +114,10 @@ fn a_session_resets_one_connection_and_keeps_the_other() {
     let lost = Rc::new(RefCell::new(0));
     let shared = lost.clone();
     let cast = move |_, _| {
-        let (mut client, mut upstream, lost) = (None, None, shared.clone());
+        let (mut upstream, lost) = (None, shared.clone());
         Actor::new(move |event, cx| {
             match event {
-                Event::Accepted { conn, .. } => {
-                    client = Some(conn);
+                Event::Accepted { .. } => {
                     let to: SocketAddr = "10.9.0.1:80".parse().unwrap();
                     cx.connect(to, Duration::from_secs(5), 1);
                 }
@@ -172,7 +171,7 @@ fn refusing(words: usize) -> (Row, usize) {
             _ => Ok(()),
         })
     };
-    let mut row = row(1, 1, 1, cast);
+    let row = row(1, 1, 1, cast);
     let world = row.cores[0].world.clone();
     let client = world.borrow_mut().connect_to(0).unwrap();
     world.borrow_mut().send(client, b"a request and more");
