@@ -55,7 +55,13 @@ impl<N: Network> Worker<N> {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        if conn.awaits == Some(key) {
+        // Who waits for room in its own queue stands in line, and is not paused.
+        let stands = |waiter: &Waiter| waiter.conn == key;
+        let in_line = conn
+            .care
+            .as_ref()
+            .is_some_and(|care| care.waiters.iter().any(stands));
+        if conn.awaits == Some(key) && !in_line {
             conn.awaits = None;
         }
         if conn.awaits.is_some() {

@@ -3,6 +3,7 @@
 //!
 //! The sessions are actors: closures that the test gives.
 
+mod ends;
 mod handing;
 mod mail;
 mod verbs;

@@ -14,6 +14,7 @@
 mod access;
 mod agent;
 mod bulk;
+mod chain;
 mod crowd;
 mod datagrams;
 mod engine;

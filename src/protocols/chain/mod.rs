@@ -51,7 +51,8 @@
 //! * Access, several chains: one that is broken (a hop that cannot be reached, is silent, or fails by
 //!   itself) is left out at once, and another is tried for the same client, as long as none of its bytes has
 //!   left. A chain is tried every `probe_interval`, by TCP; it counts again when all its hops answer. What
-//!   probes are lost on gets a smaller share. When all are broken, all are tried.
+//!   probes are lost on gets a smaller share. When all are broken, all are tried. A flow of datagrams
+//!   leaves a broken chain with its client's next datagram, as long as there is another.
 //! * Access, several destinations: they are used in turn; one that the last hop cannot reach is passed over
 //!   for this client.
 //! * SOCKS5 UDP: datagrams are taken from the address that the first one came from, and must come from the
