@@ -233,7 +233,9 @@ fn crowded(allow: &[&str]) -> (Proxy, Vec<SocketAddr>) {
     let ports: Vec<u16> = free_ports(8).collect();
     let tables = format!(
         "[node]\nlisten = [\"127.0.0.1:0\"]\nports = \"{}-{}\"\n\
-         [gateway]\nclients = [\"127.0.0.1:0\"]\nservers = [\"127.0.0.1:0\"]\n",
+         [gateway]\nclients = [\"127.0.0.1:0\"]\nservers = [\"127.0.0.1:0\"]\n\
+         [admin]\nlisten = [\"127.0.0.1:0\"]\n\
+         [tunnel]\nlisten = [\"127.0.0.1:0\"]\n",
         ports[0], ports[7]
     );
     let more = access("own", "tcp", &["via = []\nto = \"127.0.0.1:9\"".to_owned()]);
@@ -244,7 +246,7 @@ fn crowded(allow: &[&str]) -> (Proxy, Vec<SocketAddr>) {
         .start();
     let mut own = Vec::new();
     collect(&proxy.server.addresses, &mut own);
-    assert!(own.len() >= 5, "{own:?}");
+    assert!(own.len() >= 8, "{own:?}");
     (proxy, own)
 }
 
