@@ -10,10 +10,20 @@ pub mod program;
 pub mod proxy_header;
 pub mod wire;
 
+use std::net::{SocketAddr, TcpStream};
+
+use super::DEADLINE;
 use super::peer::Peer;
 use client::{Client, Service};
 use plan::Tunnel;
 use wire::Visit;
+
+/// A fresh visitor is closed without a byte, or so early that it never knew that it was connected.
+pub fn expect_turned_away(public: SocketAddr) {
+    if let Ok(stream) = TcpStream::connect_timeout(&public, DEADLINE) {
+        Peer::new(stream).expect_closed();
+    }
+}
 
 /// A visitor of a service of mode direct and its data connection.
 pub struct Pair {

@@ -1,4 +1,5 @@
-//! Control frames out of a ring: most lie in one block, and the others are put side by side.
+//! Frames out of a ring: most lie in one block, and the others are put side by side; and what is left
+//! of them where a stream ends.
 
 use super::wire::{Control, HEAD, MAX_BODY};
 use crate::buffer::Ring;
@@ -13,6 +14,14 @@ pub(super) fn front<'a>(rx: &'a Ring, scratch: &'a mut Vec<u8>) -> Result<&'a [u
     scratch.resize(rx.len().min(HEAD + MAX_BODY), 0);
     rx.copy_to(0, scratch);
     Ok(scratch)
+}
+
+/// Drops what was left in a ring by one who has read all whole frames, when no byte will follow: the
+/// stream's end is told only when the ring is empty, and nobody else would take half a frame out.
+pub(super) fn drop_half(rx: &mut Ring, last: bool) {
+    if last {
+        rx.consume(rx.len());
+    }
 }
 
 /// What a control connection may hold unread.

@@ -6,12 +6,12 @@ use std::thread;
 
 use super::mux::Muxed;
 use crate::support::bulk::Numbers;
-use crate::support::kernel;
 use crate::support::peer::Peer;
 use crate::support::tunnel::frames::{WINDOW, What, frame};
 use crate::support::tunnel::plan::Plan;
 use crate::support::tunnel::wire::Uuid;
 use crate::support::window::standing_still;
+use crate::support::{kernel, until};
 
 const TOTAL: usize = 8 << 20;
 
@@ -19,8 +19,8 @@ const TOTAL: usize = 8 << 20;
 fn flood(visitor: &Peer, seed: u64) -> (Arc<AtomicUsize>, thread::JoinHandle<()>) {
     let sent = Arc::new(AtomicUsize::new(0));
     let (count, mut writer) = (Arc::clone(&sent), visitor.twin());
+    let bytes = Numbers::new(seed).bytes(TOTAL);
     let thread = thread::spawn(move || {
-        let bytes = Numbers::new(seed).bytes(TOTAL);
         for piece in bytes.chunks(16 << 10) {
             if !writer.try_send(piece) {
                 return;
@@ -30,6 +30,14 @@ fn flood(visitor: &Peer, seed: u64) -> (Arc<AtomicUsize>, thread::JoinHandle<()>
         writer.try_finish();
     });
     (sent, thread)
+}
+
+/// Waits until no more is taken of a flood, before its end.
+fn expect_stuck(sent: &AtomicUsize) {
+    let count = || sent.load(Ordering::SeqCst);
+    until("something is sent", || count() > 0);
+    standing_still("the flood", count);
+    assert!(count() < TOTAL, "everything was taken");
 }
 
 /// Reads up to a marker, which a visitor of its own sends; the other frames' bytes are of `uuid`.
@@ -57,7 +65,7 @@ fn the_server_never_sends_more_than_it_was_granted() {
         let (visitor, uuid) = muxed.visitor();
         let expected = Numbers::new(1).bytes(TOTAL);
         let (sent, flooding) = flood(&visitor, 1);
-        standing_still("the flood", || sent.load(Ordering::SeqCst));
+        expect_stuck(&sent);
         let mut got = bytes_before_marker(&mut muxed, &uuid, &mut marker);
         assert_eq!(got.len(), WINDOW, "before any grant");
         for grant in [1, 1000, 65_536, WINDOW - 65_536 - 1001, WINDOW] {
@@ -94,7 +102,7 @@ fn a_visitor_that_floods_holds_up_no_other_and_costs_no_memory() {
         muxed.from.take(&uuid, WINDOW);
     }
     for ((sent, _), _, _) in &floods {
-        standing_still("the flood", || sent.load(Ordering::SeqCst));
+        expect_stuck(sent);
     }
     for _ in 0..50 {
         muxed.expect_passing(&mut other, b"undisturbed");

@@ -247,7 +247,7 @@ fn frames_that_may_not_be_end_their_connection_and_no_other_service() {
     for mode in MODES {
         let tunnel = Plan::new(3).workers(2).start();
         let (mut bystander, undisturbed) = Flows::new(&tunnel, 2, mode);
-        for length in [65_508, 65_536, 1 << 31, u32::MAX - 1, u32::MAX - 2] {
+        for length in [65_508, 65_536, 1 << 31, u32::MAX - 2] {
             let (mut flows, flow) = Flows::new(&tunnel, 1, mode);
             flows.to.peer.try_send(&frame(&flow.uuid, length, &[]));
             flows.to.peer.rest();

@@ -6,6 +6,7 @@ use crate::support::backend::{Backend, BlackHole, Refusing, echo};
 use crate::support::folder::Folder;
 use crate::support::kernel;
 use crate::support::peer::{End, Peer};
+use crate::support::tunnel::expect_turned_away;
 use crate::support::tunnel::plan::{Plan, Tunnel};
 use crate::support::tunnel::program::{Program, expect_echoing};
 
@@ -23,12 +24,10 @@ fn a_service_that_is_down_ends_its_visitors_and_comes_back() {
         let words = [mode, &[&local]].concat();
         let program = Program::start(tunnel.address, &identity(&folder), &words);
         for _ in 0..20 {
-            let mut visitor = Peer::connect(program.public());
-            visitor.try_send(b"is there anybody?");
-            visitor.expect_closed();
+            expect_turned_away(program.public());
         }
         // It is told, and not for every visitor of a crowd.
-        program.expect_said(&local);
+        program.expect_said("cannot be reached");
         let said = program.said();
         assert!(said.lines().count() <= 25, "{said}");
         let _backend = Backend::serve_on(refusing.open(), |peer, _| echo(peer));
@@ -46,7 +45,7 @@ fn a_service_that_closes_at_once_closes_its_visitors() {
         let words = [mode, &[&local]].concat();
         let program = Program::start(tunnel.address, &identity(&folder), &words);
         for _ in 0..50 {
-            Peer::connect(program.public()).expect_closed();
+            expect_turned_away(program.public());
         }
         program.stop();
     }

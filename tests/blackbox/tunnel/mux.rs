@@ -6,6 +6,7 @@ use std::thread;
 use crate::support::bulk::{self, Numbers};
 use crate::support::peer::Peer;
 use crate::support::tunnel::client::{Client, Service, random};
+use crate::support::tunnel::expect_turned_away;
 use crate::support::tunnel::frames::{Frames, MAX_RAW, What, frame};
 use crate::support::tunnel::plan::{Plan, Tunnel};
 use crate::support::tunnel::wire::{Expose, Uuid, status};
@@ -120,11 +121,11 @@ fn a_visitor_waits_for_them_only_so_long() {
     let tunnel = Plan::new(1).text("visitor_timeout", "500ms").start();
     let mut client = tunnel.client(1);
     let service = client.expose(Expose::named("web").mux());
-    Peer::connect(service.public).expect_closed();
+    expect_turned_away(service.public);
     // One of the two is not enough.
     let way = client.way(b'R', &client.session, service.number);
     let _way = way.unwrap();
-    Peer::connect(service.public).expect_closed();
+    expect_turned_away(service.public);
     client.expect_pong();
 }
 
@@ -381,13 +382,16 @@ fn visitors_end_when_their_client_goes() {
             let Muxed {
                 client, to, from, ..
             } = muxed;
+            let mut kept = None;
             match way {
                 0 => client.leave(),
                 1 => client.reset(),
-                _ => drop((client, to, from)),
+                // Its control connection stays.
+                _ => kept = Some(client),
             }
+            drop((to, from));
             visited.0.rest();
-            drop(visited);
+            drop(kept);
         }
     }
 }

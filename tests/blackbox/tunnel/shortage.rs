@@ -1,5 +1,8 @@
 //! Visitors that want more descriptors than there are: they are turned away, the tunnel lives on.
 
+use std::net::TcpStream;
+
+use crate::support::DEADLINE;
 use crate::support::backend::Backend;
 use crate::support::folder::Folder;
 use crate::support::kernel;
@@ -10,13 +13,16 @@ use crate::support::window::expect_calm;
 
 const MODES: [(&[&str], &str); 3] = [(&[], "0"), (&[], "8"), (&["--mux"], "0")];
 
-/// Two hundred visitors who want to be echoed; those that are not served are closed.
+/// Two hundred visitors who want to be echoed; those that are not served are closed, some of them
+/// before they know that they are connected.
 fn crowd(program: &Program) -> Vec<Peer> {
+    let public = program.public();
     (0..200)
-        .map(|number: u8| {
-            let mut visitor = Peer::connect(program.public());
+        .filter_map(|number: u8| {
+            let stream = TcpStream::connect_timeout(&public, DEADLINE).ok()?;
+            let mut visitor = Peer::new(stream);
             visitor.try_send(&[number; 100]);
-            visitor
+            Some(visitor)
         })
         .collect()
 }

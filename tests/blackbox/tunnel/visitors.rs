@@ -8,7 +8,7 @@ use crate::support::peer::{End, Peer};
 use crate::support::tunnel::bystander::Bystander;
 use crate::support::tunnel::plan::{Plan, Tunnel};
 use crate::support::tunnel::wire::{closed, reason};
-use crate::support::tunnel::{Pair, Visited};
+use crate::support::tunnel::{Pair, Visited, expect_turned_away};
 
 #[test]
 fn a_visitor_gets_a_connection_of_its_own() {
@@ -216,7 +216,7 @@ fn only_so_many_visitors_wait() {
         })
         .collect();
     for _ in 0..10 {
-        Peer::connect(visited.service.public).expect_closed();
+        expect_turned_away(visited.service.public);
     }
     visited.expect_passing(b"undisturbed");
     // A place that is free is anybody's.
@@ -241,7 +241,7 @@ fn a_service_has_so_many_visitors_and_no_more() {
         .map(|_| Pair::open(&mut visited.client, &visited.service))
         .collect();
     for _ in 0..10 {
-        Peer::connect(visited.service.public).expect_closed();
+        expect_turned_away(visited.service.public);
         visited.expect_passing(b"undisturbed");
         places.remove(0).expect_finished();
         places.push(Pair::open(&mut visited.client, &visited.service));

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::super::frames::drop_half;
 use super::super::packets::Packets;
 use super::super::wire::{Attach, Body, Ticket, Uuid};
 use super::header::header;
@@ -315,10 +316,16 @@ impl Datagrams {
                 ticket: RESOLVE,
                 ref reply,
             } => return self.resolved(reply, cx),
-            Event::Data { conn, rx, .. } if self.packets.incoming == Some(conn) => {
-                return self.read(rx, cx);
+            Event::Data { conn, rx, last } if self.packets.incoming == Some(conn) => {
+                let read = self.read(rx, cx);
+                drop_half(rx, last);
+                return read;
             }
-            Event::Data { rx, .. } if self.joining.is_some() => return self.read_joining(rx, cx),
+            Event::Data { rx, last, .. } if self.joining.is_some() => {
+                self.read_joining(rx, cx)?;
+                // One that has been joined may hold frames.
+                drop_half(rx, last && self.joining.is_some());
+            }
             Event::Data { rx, .. } => rx.consume(rx.len()),
             Event::Datagrams { socket, train } => self.receive(socket, &train, cx),
             Event::Bounced { .. } => self.unserved("connection refused", cx),

@@ -12,6 +12,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use super::super::frames::drop_half;
 use super::super::wire::{Attach, Ticket, Uuid, Visitor};
 use super::header::header;
 use super::{Route, Rules, Word};
@@ -183,10 +184,11 @@ impl Session for Errand {
     fn handle(&mut self, event: Event<'_>, cx: &mut Cx<'_>) -> Result<(), Close> {
         match event {
             Event::Opened => return self.dial(cx),
-            Event::Data { conn, rx, .. } if self.stage == Stage::Waiting => {
+            Event::Data { conn, rx, last } if self.stage == Stage::Waiting => {
                 self.assigned(rx, cx)?;
-                if self.stage != Stage::Waiting {
-                    cx.pause(conn);
+                match self.stage {
+                    Stage::Waiting => drop_half(rx, last),
+                    _ => cx.pause(conn),
                 }
             }
             // What comes early stays where it is until the two are joined.

@@ -11,7 +11,7 @@ use std::fmt::Write;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::super::frames::{ROOM, front};
+use super::super::frames::{ROOM, drop_half, front};
 use super::super::wire::{
     Answer, CHALLENGE, Claim, Control as Frame, Denied, Expose, Exposed, Kind, Mode, NONCE,
     Options, REPLY, Reason, Refusal, Reply, Status, Transport, Uuid, Visit,
@@ -460,7 +460,10 @@ impl Session for Link {
     fn handle(&mut self, event: Event<'_>, cx: &mut Cx<'_>) -> Result<(), Close> {
         match event {
             Event::Opened => self.dial(cx),
-            Event::Data { rx, .. } => self.read(rx, cx),
+            Event::Data { rx, last, .. } => {
+                self.read(rx, cx);
+                drop_half(rx, last);
+            }
             Event::Eof { conn } if self.conn() == Some(conn) => {
                 self.lose("the server has closed the connection", cx);
             }

@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use super::super::frames::drop_half;
 use super::super::mux::Mux;
 use super::super::wire::{Uuid, Visitor};
 use super::header::header;
@@ -179,15 +180,20 @@ impl Trunk {
     fn react(&mut self, event: Event<'_>, cx: &mut Cx<'_>) -> Result<(), Close> {
         match event {
             Event::Opened => return self.join(cx),
-            Event::Data { conn, rx, .. } if self.mux.incoming == Some(conn) => {
-                return self.read_frames(rx, cx);
+            Event::Data { conn, rx, last } if self.mux.incoming == Some(conn) => {
+                let read = self.read_frames(rx, cx);
+                drop_half(rx, last);
+                return read;
             }
-            Event::Data { conn, rx, .. } if self.mux.outgoing == Some(conn) => {
+            Event::Data { conn, rx, last } if self.mux.outgoing == Some(conn) => {
                 self.mux.read_grants(rx, cx)?;
+                drop_half(rx, last);
             }
-            Event::Data { conn, rx, .. } => {
+            Event::Data { conn, rx, last } => {
                 if !self.mux.read_guest(conn, rx, cx) {
-                    return self.read_joining(rx, cx);
+                    self.read_joining(rx, cx)?;
+                    // One that has been joined may hold frames.
+                    drop_half(rx, last && self.joining.is_some());
                 }
             }
             Event::Eof { conn } | Event::Lost { conn, .. } if self.is_line(conn) => {

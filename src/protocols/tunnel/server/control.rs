@@ -119,6 +119,11 @@ impl Control {
         outcome
     }
 
+    /// Whether the client takes its answers too slowly for more frames to be read.
+    pub(super) fn holds_back(&self, cx: &Cx<'_>) -> bool {
+        cx.unsent(self.conn) > MOST_OWED
+    }
+
     fn read_frames(
         &mut self,
         rx: &mut Ring,
@@ -126,7 +131,7 @@ impl Control {
         cx: &mut Cx<'_>,
     ) -> Result<(), Close> {
         loop {
-            if cx.unsent(self.conn) > MOST_OWED {
+            if self.holds_back(cx) {
                 cx.pause(self.conn);
                 return Ok(());
             }

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::super::frames::drop_half;
 use super::super::packets::Packets;
 use super::super::wire::{Body, Kind, Mode, Uuid, Visitor};
 use super::lobby::Lobby;
@@ -221,8 +222,10 @@ impl Session for Datagrams {
                 (Some(Word::Data), Mode::Direct) => self.attach(conn, None, cx),
                 _ => cx.close(conn),
             },
-            Event::Data { conn, rx, .. } if self.packets.incoming == Some(conn) => {
-                if let Err(close) = self.read(rx, cx) {
+            Event::Data { conn, rx, last } if self.packets.incoming == Some(conn) => {
+                let read = self.read(rx, cx);
+                drop_half(rx, last);
+                if let Err(close) = read {
                     // It loses its connection and may make another: the port stays.
                     let (handle, name) = (cx.handle, &self.share.name);
                     log::warn!("tunnel {handle} service={name} {close}");

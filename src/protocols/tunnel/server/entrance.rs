@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::frames::drop_half;
 use super::super::tickets::Wanted;
 use super::super::wire::{
     ATTACH, Answer, Attach, CHALLENGE, Claim, Hello, Kind, PREAMBLE, Reply, Status,
@@ -259,8 +260,14 @@ impl Session for Entrance {
     fn handle(&mut self, event: Event<'_>, cx: &mut Cx<'_>) -> Result<(), Close> {
         match event {
             Event::Accepted { peer, .. } => return self.begin(peer, cx),
-            Event::Data { conn, rx, .. } if !self.is_foreign(conn) => {
-                return self.read(conn, rx, cx);
+            Event::Data { conn, rx, last } if !self.is_foreign(conn) => {
+                self.read(conn, rx, cx)?;
+                let holds_back = match &self.stage {
+                    Stage::Control(control) => control.holds_back(cx),
+                    _ => false,
+                };
+                drop_half(rx, last && !holds_back);
+                return Ok(());
             }
             other => {
                 if let Stage::Control(control) = &mut self.stage {

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::super::frames::drop_half;
 use super::super::mux::Mux;
 use super::super::wire::{Kind, Uuid, Visitor};
 use super::lobby::Lobby;
@@ -196,12 +197,14 @@ impl Session for Trunk {
                 Some(Word::Frames(kind)) => self.attach(conn, kind, cx),
                 _ => cx.close(conn),
             },
-            Event::Data { conn, rx, .. } if self.mux.incoming == Some(conn) => {
+            Event::Data { conn, rx, last } if self.mux.incoming == Some(conn) => {
                 let read = self.mux.read_frames(rx, None, cx);
+                drop_half(rx, last);
                 return self.judge(read, cx);
             }
-            Event::Data { conn, rx, .. } if self.mux.outgoing == Some(conn) => {
+            Event::Data { conn, rx, last } if self.mux.outgoing == Some(conn) => {
                 let read = self.mux.read_grants(rx, cx);
+                drop_half(rx, last);
                 return self.judge(read, cx);
             }
             Event::Data { conn, rx, .. } => drop(self.mux.read_guest(conn, rx, cx)),
