@@ -105,6 +105,9 @@ pub fn house(seed: u64, config: &Config) -> House {
             limits,
             addresses,
             own: [].into(),
+            cores: 1,
+            connections: 1000,
+            data_dir: std::path::PathBuf::new(),
         };
         config.service(&ground).seat(0)
     });
