@@ -8,6 +8,7 @@ use std::time::Duration;
 use getopts::{Matches, Options};
 
 use crate::agent;
+use crate::chain;
 use crate::gateway;
 use crate::node;
 
@@ -21,6 +22,8 @@ pub enum Invocation {
     Gateway(gateway::Plan),
     /// Run this against the node role.
     Node(node::Plan),
+    /// Send datagrams through a chain.
+    Chain(chain::Plan),
 }
 
 /// What every client of the run does.
@@ -66,6 +69,14 @@ pub struct Plan {
     pub backend: Option<SocketAddr>,
     /// The frame that asks a traffic proxy for a route; without it connections are plain.
     pub route: Option<Vec<u8>>,
+    /// The chain that each connection goes through.
+    pub way: Option<chain::Way>,
+    /// So many connections come before the warm-up, for `connect`.
+    pub after: u64,
+    /// The client closes first, for `connect`.
+    pub hangs_up: bool,
+    /// The CPU of each process counts by itself as well.
+    pub each: bool,
     /// How many clients run at once.
     pub conns: usize,
     /// Bytes of a message, a response, or a stored value.
@@ -92,6 +103,12 @@ pub fn parse(words: &[String]) -> Result<Invocation, String> {
         return Ok(Invocation::Help(options.usage(BRIEF.trim_end())));
     }
     let words: Vec<&str> = matches.free.iter().map(String::as_str).collect();
+    if let Some((&"chain", words)) = words.split_first() {
+        gateway::refuse_options(&matches)?;
+        node::refuse_options(&matches)?;
+        return chain::read(words, &matches);
+    }
+    chain::refuse_options(&matches)?;
     if let Some((&"gateway", words)) = words.split_first() {
         node::refuse_options(&matches)?;
         return gateway::read(words, &matches).map(Invocation::Gateway);
@@ -104,23 +121,31 @@ pub fn parse(words: &[String]) -> Result<Invocation, String> {
     if matches.opt_present("ahead") {
         return Err("--ahead belongs to gateway and node".into());
     }
-    let mode = mode(&words, &matches)?;
+    plain(mode(&words, &matches)?, &matches).map(Invocation::Run)
+}
+
+/// Reads the flags of a run of plain connections.
+pub fn plain(mode: Mode, matches: &Matches) -> Result<Plan, String> {
     let plan = Plan {
         mode,
-        target: value(&matches, "target")?,
-        backend: value(&matches, "backend")?,
-        route: route(&matches)?,
-        conns: value(&matches, "conns")?.unwrap_or(default_conns(mode)),
-        size: value(&matches, "size")?.unwrap_or(default_size(mode)),
-        keys: value(&matches, "keys")?.unwrap_or(256),
-        window: seconds(&matches, "seconds", 3.0)?,
-        warmup: seconds(&matches, "warmup", 1.0)?,
-        pids: pids(&matches)?,
+        target: value(matches, "target")?,
+        backend: value(matches, "backend")?,
+        route: route(matches)?,
+        way: None,
+        after: 0,
+        hangs_up: false,
+        each: false,
+        conns: value(matches, "conns")?.unwrap_or(default_conns(mode)),
+        size: value(matches, "size")?.unwrap_or(default_size(mode)),
+        keys: value(matches, "keys")?.unwrap_or(256),
+        window: seconds(matches, "seconds", 3.0)?,
+        warmup: seconds(matches, "warmup", 1.0)?,
+        pids: pids(matches)?,
         verify: matches.opt_present("verify"),
         json: matches.opt_present("json"),
     };
     check(&plan)?;
-    Ok(Invocation::Run(plan))
+    Ok(plan)
 }
 
 fn options() -> Options {
@@ -150,6 +175,7 @@ fn options() -> Options {
         "gateway, node: bytes under way in a stream, all senders together (512 KiB)",
         "BYTES",
     );
+    chain::add_options(&mut options);
     gateway::add_options(&mut options);
     node::add_options(&mut options);
     options.optflag("", "both", "bulk: the backend sends as well");
@@ -301,6 +327,9 @@ Modes:
     node pingpong               one frame of each peer; its node answers to the peer's own address
     node register               --conns new nodes at a time ask for an address and leave
     node idle                   the server's memory for each node, and for each peer
+    chain bulk|pingpong|connect|idle
+                                the same as above through hops, of which --target is the first
+    chain datagrams             --burst datagrams of each of --conns clients to the backend and back
     backend                     only the backend of another load program
 ";
 
@@ -312,9 +341,7 @@ mod tests {
         let words: Vec<String> = line.split_whitespace().map(String::from).collect();
         match parse(&words)? {
             Invocation::Run(plan) => Ok(plan),
-            Invocation::Help(_) | Invocation::Gateway(_) | Invocation::Node(_) => {
-                Err("another".into())
-            }
+            _ => Err("another".into()),
         }
     }
 
@@ -348,6 +375,7 @@ mod tests {
             ("bulk -t 127.0.0.1:1 --key k", "belongs to gateway"),
             ("bulk -t 127.0.0.1:1 --nodes 2", "belongs to node"),
             ("bulk -t 127.0.0.1:1 --ahead 2", "gateway and node"),
+            ("bulk -t 127.0.0.1:1 --straight", "belongs to chain"),
             ("store query -t 127.0.0.1:1 -r a:b", "--route"),
             ("store query -t 127.0.0.1:1 -s 524288", "at most"),
         ] {
