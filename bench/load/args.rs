@@ -8,6 +8,7 @@ use std::time::Duration;
 use getopts::{Matches, Options};
 
 use crate::agent;
+use crate::chain;
 use crate::gateway;
 use crate::node;
 use crate::tunnel;
@@ -24,6 +25,8 @@ pub enum Invocation {
     Node(node::Plan),
     /// Run this against both ends of a tunnel.
     Tunnel(tunnel::Plan),
+    /// Send datagrams through a chain.
+    Chain(chain::Plan),
 }
 
 /// What every client of the run does.
@@ -69,6 +72,14 @@ pub struct Plan {
     pub backend: Option<SocketAddr>,
     /// The frame that asks a traffic proxy for a route; without it connections are plain.
     pub route: Option<Vec<u8>>,
+    /// The chain that each connection goes through.
+    pub way: Option<chain::Way>,
+    /// So many connections come before the warm-up, for `connect`.
+    pub after: u64,
+    /// The client closes first, for `connect`.
+    pub hangs_up: bool,
+    /// The CPU of each process counts by itself as well.
+    pub each: bool,
     /// How many clients run at once.
     pub conns: usize,
     /// Bytes of a message, a response, or a stored value.
@@ -95,6 +106,13 @@ pub fn parse(words: &[String]) -> Result<Invocation, String> {
         return Ok(Invocation::Help(options.usage(BRIEF.trim_end())));
     }
     let words: Vec<&str> = matches.free.iter().map(String::as_str).collect();
+    if let Some((&"chain", words)) = words.split_first() {
+        gateway::refuse_options(&matches)?;
+        node::refuse_options(&matches)?;
+        tunnel::refuse_options(&matches)?;
+        return chain::read(words, &matches);
+    }
+    chain::refuse_options(&matches)?;
     if let Some((&"gateway", words)) = words.split_first() {
         node::refuse_options(&matches)?;
         tunnel::refuse_options(&matches)?;
@@ -113,23 +131,31 @@ pub fn parse(words: &[String]) -> Result<Invocation, String> {
     if matches.opt_present("ahead") {
         return Err("--ahead belongs to gateway and node".into());
     }
-    let mode = mode(&words, &matches)?;
+    plain(mode(&words, &matches)?, &matches).map(Invocation::Run)
+}
+
+/// Reads the flags of a run of plain connections.
+pub fn plain(mode: Mode, matches: &Matches) -> Result<Plan, String> {
     let plan = Plan {
         mode,
-        target: value(&matches, "target")?,
-        backend: value(&matches, "backend")?,
-        route: route(&matches)?,
-        conns: value(&matches, "conns")?.unwrap_or(default_conns(mode)),
-        size: value(&matches, "size")?.unwrap_or(default_size(mode)),
-        keys: value(&matches, "keys")?.unwrap_or(256),
-        window: seconds(&matches, "seconds", 3.0)?,
-        warmup: seconds(&matches, "warmup", 1.0)?,
-        pids: pids(&matches)?,
+        target: value(matches, "target")?,
+        backend: value(matches, "backend")?,
+        route: route(matches)?,
+        way: None,
+        after: 0,
+        hangs_up: false,
+        each: false,
+        conns: value(matches, "conns")?.unwrap_or(default_conns(mode)),
+        size: value(matches, "size")?.unwrap_or(default_size(mode)),
+        keys: value(matches, "keys")?.unwrap_or(256),
+        window: seconds(matches, "seconds", 3.0)?,
+        warmup: seconds(matches, "warmup", 1.0)?,
+        pids: pids(matches)?,
         verify: matches.opt_present("verify"),
         json: matches.opt_present("json"),
     };
     check(&plan)?;
-    Ok(Invocation::Run(plan))
+    Ok(plan)
 }
 
 fn options() -> Options {
@@ -159,6 +185,7 @@ fn options() -> Options {
         "gateway, node: bytes under way in a stream, all senders together (512 KiB)",
         "BYTES",
     );
+    chain::add_options(&mut options);
     gateway::add_options(&mut options);
     node::add_options(&mut options);
     tunnel::add_options(&mut options);
@@ -313,6 +340,9 @@ Modes:
     node idle                   the server's memory for each node, and for each peer
     tunnel first                --conns visitors at a time of a service that speaks first, with a gap
                                 between them: the time to its first byte
+    chain bulk|pingpong|connect|idle
+                                the same as above through hops, of which --target is the first
+    chain datagrams             --burst datagrams of each of --conns clients to the backend and back
     backend                     only the backend of another load program
 ";
 
@@ -359,6 +389,7 @@ mod tests {
             ("bulk -t 127.0.0.1:1 --nodes 2", "belongs to node"),
             ("bulk -t 127.0.0.1:1 --ahead 2", "gateway and node"),
             ("bulk -t 127.0.0.1:1 --gap 2", "belongs to tunnel"),
+            ("bulk -t 127.0.0.1:1 --straight", "belongs to chain"),
             ("store query -t 127.0.0.1:1 -r a:b", "--route"),
             ("store query -t 127.0.0.1:1 -s 524288", "at most"),
         ] {

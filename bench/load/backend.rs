@@ -6,6 +6,7 @@
 //!            ──'b'──> Both                 discards and sends without end
 //!            ──'e'──> Echo                 gives every byte back
 //!            ──'r'──> Request ──> Respond  reads the request, sends `size` bytes, closes
+//!            ──'w'──> the same, but waits for the client's end before it closes
 //! ```
 
 use std::io;
@@ -26,6 +27,8 @@ pub enum Service {
     Echo,
     /// Answer a request of [`REQUEST`] bytes with so many bytes, then close.
     Respond(u32),
+    /// The same, and close after the client.
+    Wait(u32),
 }
 
 impl Service {
@@ -36,6 +39,7 @@ impl Service {
             Self::Both => (b'b', 0),
             Self::Echo => (b'e', 0),
             Self::Respond(size) => (b'r', size),
+            Self::Wait(size) => (b'w', size),
         };
         let [a, b, c, d] = size.to_le_bytes();
         [letter, 0, 0, 0, a, b, c, d]
@@ -50,6 +54,7 @@ impl Service {
             b'b' => Some(Self::Both),
             b'e' => Some(Self::Echo),
             b'r' => Some(Self::Respond(u32::from_le_bytes([a, b, c, d]))),
+            b'w' => Some(Self::Wait(u32::from_le_bytes([a, b, c, d]))),
             _ => None,
         }
     }
@@ -67,8 +72,8 @@ enum Stage {
     Sink,
     Both,
     Echo { pending: Vec<u8> },
-    Request { left: usize, size: u32 },
-    Respond { size: u32 },
+    Request { left: usize, size: u32, waits: bool },
+    Respond { size: u32, waits: bool },
 }
 
 impl Guest {
@@ -91,9 +96,9 @@ impl Guest {
                 Stage::Both => self.both(line, bench)?,
                 Stage::Echo { pending } => echo(pending, line, bench)?,
                 Stage::Request { .. } => self.request(line, bench)?,
-                Stage::Respond { size } => {
-                    let size = u64::from(*size);
-                    self.respond(size, line, bench)?
+                Stage::Respond { size, waits } => {
+                    let (size, waits) = (u64::from(*size), *waits);
+                    self.respond(size, waits, line, bench)?
                 }
             };
             if verdict != Verdict::Again {
@@ -124,9 +129,10 @@ impl Guest {
             Service::Echo => Stage::Echo {
                 pending: Vec::new(),
             },
-            Service::Respond(size) => Stage::Request {
+            Service::Respond(size) | Service::Wait(size) => Stage::Request {
                 left: REQUEST - GREETING,
                 size,
+                waits: matches!(service, Service::Wait(_)),
             },
         };
         Ok(Verdict::Again)
@@ -162,7 +168,7 @@ impl Guest {
     /// The request is read to its end before the answer: a socket closed with bytes unread would
     /// be reset, and the answer lost.
     fn request(&mut self, line: &mut Line, bench: &mut Bench<'_>) -> io::Result<Verdict> {
-        let Stage::Request { left, size } = &mut self.stage else {
+        let Stage::Request { left, size, waits } = &mut self.stage else {
             return Ok(Verdict::Again);
         };
         let room = bench.buffer.get_mut(..*left).unwrap_or_default();
@@ -172,18 +178,31 @@ impl Guest {
             Some(count) => *left -= count,
         }
         if *left == 0 {
-            self.stage = Stage::Respond { size: *size };
+            self.stage = Stage::Respond {
+                size: *size,
+                waits: *waits,
+            };
         }
         Ok(Verdict::Again)
     }
 
-    fn respond(&mut self, size: u64, line: &mut Line, bench: &Bench<'_>) -> io::Result<Verdict> {
+    fn respond(
+        &mut self,
+        size: u64,
+        waits: bool,
+        line: &mut Line,
+        bench: &Bench<'_>,
+    ) -> io::Result<Verdict> {
         let left = usize::try_from(size - self.sent).unwrap_or(BLOCK);
         let Some(count) = line.write(bench.pattern.at(self.sent, left))? else {
             return Ok(Verdict::Wait);
         };
         self.sent += count as u64;
         if self.sent < size {
+            return Ok(Verdict::Again);
+        }
+        if waits {
+            self.stage = Stage::Sink;
             return Ok(Verdict::Again);
         }
         Ok(Verdict::Done)
@@ -228,6 +247,7 @@ mod tests {
             Service::Both,
             Service::Echo,
             Service::Respond(70_000),
+            Service::Wait(9),
         ] {
             assert_eq!(Service::from_greeting(service.greeting()), Some(service));
         }

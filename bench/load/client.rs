@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   Route ──frame sent──> Granted ──"ok"──> Hello ──sent──> Work ──> Done (a new client follows)
-//!     └──────────── no route ───────────────^                └─ or without end
+//!     │ └──headers sent──> Chain ──answers──^ ^              └─ or without end
+//!     └──────────── no route ─────────────────┘
 //! ```
 //!
 //! It waits for "ok" as the programs in use do, so a routed connection costs one round trip more
@@ -14,6 +15,7 @@ use std::time::Instant;
 use crate::agent;
 use crate::args::{Mode, Operation};
 use crate::backend::{REQUEST, Service};
+use crate::chain::Answers;
 use crate::line::Line;
 use crate::meter::{Bench, corrupt};
 use crate::pattern::BLOCK;
@@ -34,6 +36,8 @@ pub struct Client {
     lane: usize,
     task: Task,
     stage: Stage,
+    /// What the hops are to say, until the headers have left.
+    answers: Option<Answers>,
     /// What is being sent before the work, and how much of it has gone.
     out: Vec<u8>,
     out_at: usize,
@@ -45,6 +49,7 @@ pub struct Client {
 enum Stage {
     Route,
     Granted(usize),
+    Chain(Answers),
     Hello,
     Work,
 }
@@ -65,22 +70,29 @@ enum Progress {
 
 impl Client {
     /// A client that has just begun to connect.
-    pub fn new(lane: usize, bench: &mut Bench<'_>) -> Self {
+    pub fn new(lane: usize, bench: &mut Bench<'_>) -> io::Result<Self> {
         let (task, hello) = assign(lane, bench);
-        let (stage, out) = match &bench.plan.route {
-            Some(frame) => (Stage::Route, frame.clone()),
-            None => (Stage::Hello, hello),
+        let mut answers = None;
+        let (stage, out) = match (&bench.plan.way, &bench.plan.route) {
+            (Some(way), _) => {
+                let (headers, expected) = way.begin(&mut bench.nonces)?;
+                answers = Some(expected);
+                (Stage::Route, headers)
+            }
+            (None, Some(frame)) => (Stage::Route, frame.clone()),
+            (None, None) => (Stage::Hello, hello),
         };
-        Self {
+        Ok(Self {
             lane,
             task,
             stage,
+            answers,
             out,
             out_at: 0,
             sent: 0,
             received: 0,
             since: Instant::now(),
-        }
+        })
     }
 
     /// Which of the plan's clients it is.
@@ -91,9 +103,22 @@ impl Client {
     /// Does what can be done now, within the turn's budget.
     pub fn advance(&mut self, line: &mut Line, bench: &mut Bench<'_>) -> io::Result<Verdict> {
         for _ in 0..BUDGET {
-            let verdict = match self.stage {
+            let verdict = match &mut self.stage {
                 Stage::Route | Stage::Hello => self.send_out(line)?,
-                Stage::Granted(have) => self.await_ok(have, line, bench)?,
+                Stage::Granted(have) => {
+                    let have = *have;
+                    self.await_ok(have, line, bench)?
+                }
+                Stage::Chain(answers) => match &bench.plan.way {
+                    None => Verdict::Again,
+                    Some(way) => match answers.read(line, way)? {
+                        None => Verdict::Wait,
+                        Some(seals) => {
+                            line.seal(seals);
+                            self.begin(bench)
+                        }
+                    },
+                },
                 Stage::Work => self.work(line, bench)?,
             };
             if verdict != Verdict::Again {
@@ -110,8 +135,9 @@ impl Client {
         };
         self.out_at += count;
         if self.out_at == self.out.len() {
-            self.stage = match self.stage {
-                Stage::Route => Stage::Granted(0),
+            self.stage = match (&self.stage, self.answers.take()) {
+                (Stage::Route, Some(answers)) => Stage::Chain(answers),
+                (Stage::Route, None) => Stage::Granted(0),
                 _ => Stage::Work,
             };
         }
@@ -138,11 +164,17 @@ impl Client {
         }
         self.stage = Stage::Granted(have + count);
         if count == wanted.len() {
-            self.stage = Stage::Hello;
-            self.out = assign(self.lane, bench).1;
-            self.out_at = 0;
+            return Ok(self.begin(bench));
         }
         Ok(Verdict::Again)
+    }
+
+    /// The way to the backend is there.
+    fn begin(&mut self, bench: &mut Bench<'_>) -> Verdict {
+        self.stage = Stage::Hello;
+        self.out = assign(self.lane, bench).1;
+        self.out_at = 0;
+        Verdict::Again
     }
 
     fn work(&mut self, line: &mut Line, bench: &mut Bench<'_>) -> io::Result<Verdict> {
@@ -214,6 +246,11 @@ impl Client {
             Some(count) => {
                 bench.verify(self.received, count)?;
                 self.received += count as u64;
+                if bench.plan.hangs_up && self.received == bench.plan.size as u64 {
+                    bench.meter.complete(self.since);
+                    bench.arrive(self.lane);
+                    return Ok(Verdict::Done);
+                }
                 Ok(Verdict::Again)
             }
         }
@@ -275,7 +312,11 @@ fn assign(lane: usize, bench: &mut Bench<'_>) -> (Task, Vec<u8>) {
         Mode::Idle => (Task::Hold, Service::Echo),
         Mode::Connect => {
             let size = u32::try_from(bench.plan.size).unwrap_or(u32::MAX);
-            let mut request = Service::Respond(size).greeting().to_vec();
+            let service = match bench.plan.hangs_up {
+                true => Service::Wait(size),
+                false => Service::Respond(size),
+            };
+            let mut request = service.greeting().to_vec();
             request.resize(REQUEST, 0);
             return (Task::Fetch, request);
         }

@@ -31,13 +31,19 @@ pub fn run(plan: &Plan) -> io::Result<Report> {
     }
     let at_rest = usage::read(&plan.pids)?;
     lab.open_all()?;
+    lab.wear()?;
     lab.pass(plan.warmup)?;
     lab.bench.begin_window();
+    let each = if plan.each { &plan.pids[..] } else { &[] };
     let before = usage::read(&plan.pids)?;
+    let each_before = usage::each(each)?;
     let began = Instant::now();
     lab.pass(plan.window)?;
     let elapsed = began.elapsed();
     let after = usage::read(&plan.pids)?;
+    let each_after = usage::each(each)?;
+    let each = each_after.iter().zip(&each_before);
+    let each = each.map(|(after, before)| after.cpu.saturating_sub(before.cpu));
     Ok(Report::new(
         plan,
         &lab.bench.meter,
@@ -46,6 +52,7 @@ pub fn run(plan: &Plan) -> io::Result<Report> {
             cpu: after.cpu.saturating_sub(before.cpu),
             ..after
         },
+        &each.collect::<Vec<_>>(),
         after.resident_bytes.saturating_sub(at_rest.resident_bytes),
     ))
 }
@@ -119,6 +126,23 @@ impl<'a> Lab<'a> {
         Ok(())
     }
 
+    /// Lets so many operations pass as the plan wants before anything is measured.
+    fn wear(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + WEARING;
+        while self.bench.meter.operations < self.bench.plan.after {
+            self.turn()?;
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!(
+                    "only {} of {} connections within {} s",
+                    self.bench.meter.operations,
+                    self.bench.plan.after,
+                    WEARING.as_secs()
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn pass(&mut self, time: Duration) -> io::Result<()> {
         let end = Instant::now() + time;
         while Instant::now() < end {
@@ -131,7 +155,7 @@ impl<'a> Lab<'a> {
         let Some(target) = self.bench.plan.target else {
             return Ok(());
         };
-        let client = Client::new(lane, &mut self.bench);
+        let client = Client::new(lane, &mut self.bench)?;
         let line = Line::connect(target)?;
         self.admit(line, Role::Client(client))
     }
@@ -249,6 +273,8 @@ const LISTENER: Token = Token(usize::MAX - 1);
 const TICK: Duration = Duration::from_millis(10);
 /// How long all clients together may take to begin.
 const OPENING: Duration = Duration::from_secs(30);
+/// How long the operations that are not measured may take.
+const WEARING: Duration = Duration::from_secs(60);
 /// Clients that may be opening at the same time.
 const AT_ONCE: usize = 256;
 /// A server that fails so often is not being measured.

@@ -2,7 +2,8 @@
 //!
 //! One thread runs everything, clients and backends alike, so that one pinned core holds the whole
 //! generator and the server under test has the other to itself. It uses nothing of the server's
-//! own code: what it measures could be any relay. `bench/*.sh` call it; so may anybody by hand.
+//! own code but the codec of the chain's headers: what it measures could be any relay. `bench/*.sh`
+//! call it; so may anybody by hand.
 //!
 //! ```text
 //!   client.rs ──> server under test ──> backend.rs      one loop: lab.rs
@@ -10,11 +11,13 @@
 //! ```
 //!
 //! A gateway's clients and server are of another kind, with a loop of their own: `gateway/`. So are
-//! nodes and their peers, `node/`, and visitors of a tunnel that come now and then, `tunnel/`.
+//! nodes and their peers, `node/`, and visitors of a tunnel that come now and then, `tunnel/`. A chain's
+//! connections are plain ones behind their headers, which are in `chain/`, as its datagrams are.
 
 mod agent;
 mod args;
 mod backend;
+mod chain;
 mod client;
 mod gateway;
 mod histogram;
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Ok(args::Invocation::Gateway(plan)) => tell(gateway::run(&plan), plan.json),
         Ok(args::Invocation::Node(plan)) => tell(node::run(&plan), plan.json),
         Ok(args::Invocation::Tunnel(plan)) => tell(tunnel::run(&plan), plan.json),
+        Ok(args::Invocation::Chain(plan)) => tell(chain::run(&plan), plan.json),
         Err(mistake) => complain(&format!("{mistake}; see load --help"), 2),
     }
 }

@@ -4,6 +4,8 @@
 use std::io;
 use std::time::Instant;
 
+use towpath::protocols::chain::nonces::Nonces;
+
 use crate::args::{Mode, Operation, Plan};
 use crate::histogram::Histogram;
 use crate::pattern::{BLOCK, Pattern};
@@ -52,6 +54,8 @@ pub struct Bench<'a> {
     pub buffer: Vec<u8>,
     /// What store updates write.
     pub value: Vec<u8>,
+    /// For the headers of chains.
+    pub nonces: Nonces,
     /// The counts since the window began, or before it since the start.
     pub meter: Meter,
     begun: u64,
@@ -68,6 +72,7 @@ impl<'a> Bench<'a> {
             pattern: Pattern::new(),
             buffer: vec![0; BLOCK],
             value: (0..plan.size.min(BLOCK * 2)).map(|at| at as u8).collect(),
+            nonces: Nonces::new(),
             meter: Meter::new(),
             begun: 0,
             stored: 0,

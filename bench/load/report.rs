@@ -18,9 +18,17 @@ impl Report {
         Self { mode, fields }
     }
 
-    /// Works the figures out. `usage` holds the CPU of the window and the memory at its end;
-    /// `grown` how much memory the server took since before the first connection.
-    pub fn new(plan: &Plan, meter: &Meter, elapsed: Duration, usage: Usage, grown: u64) -> Self {
+    /// Works the figures out. `usage` holds the CPU of the window and the memory at its end; `each` the
+    /// CPU of every process, if that is wanted; `grown` how much memory the server took since before the
+    /// first connection.
+    pub fn new(
+        plan: &Plan,
+        meter: &Meter,
+        elapsed: Duration,
+        usage: Usage,
+        each: &[Duration],
+        grown: u64,
+    ) -> Self {
         let seconds = elapsed.as_secs_f64();
         let cpu = usage.cpu.as_secs_f64();
         let measured = !plan.pids.is_empty();
@@ -39,6 +47,7 @@ impl Report {
             fields.push(("gb_per_s", gb / seconds));
             if measured && plan.mode != Mode::Fair {
                 fields.push(("cpu_s_per_gb", ratio(cpu, gb)));
+                fields.extend(shares(each, |cpu| ratio(cpu, gb)));
             }
         }
         if meter.latency.total() > 0 {
@@ -50,7 +59,9 @@ impl Report {
                 ("max_us", meter.latency.max_us()),
             ]);
             if measured && plan.mode != Mode::Fair {
-                fields.push(("cpu_us", ratio(cpu * 1e6, meter.operations as f64)));
+                let operations = meter.operations as f64;
+                fields.push(("cpu_us", ratio(cpu * 1e6, operations)));
+                fields.extend(shares(each, |cpu| ratio(cpu * 1e6, operations)));
             }
         }
         if plan.mode == Mode::Idle {
@@ -85,6 +96,16 @@ impl Report {
         }
         serde_json::Value::Object(object).to_string()
     }
+}
+
+/// The CPU of each of the first processes, in the unit that `share` makes of its seconds.
+pub fn shares<'a>(
+    cpu: &'a [Duration],
+    share: impl Fn(f64) -> f64 + 'a,
+) -> impl Iterator<Item = (&'static str, f64)> + 'a {
+    let names = ["cpu_1", "cpu_2", "cpu_3", "cpu_4"];
+    let cpu = cpu.iter().map(move |cpu| share(cpu.as_secs_f64()));
+    names.into_iter().zip(cpu)
 }
 
 /// 0 when there was nothing to divide by: a run that moved nothing has no cost per unit.
@@ -131,7 +152,16 @@ mod tests {
             cpu: Duration::from_secs(1),
             resident_bytes: 2048,
         };
-        Report::new(&plan, &bench.meter, Duration::from_secs(2), usage, 640)
+        let each = [Duration::from_millis(750), Duration::from_millis(250)];
+        let each = if plan.each { &each[..] } else { &[] };
+        Report::new(
+            &plan,
+            &bench.meter,
+            Duration::from_secs(2),
+            usage,
+            each,
+            640,
+        )
     }
 
     #[test]
@@ -156,6 +186,17 @@ mod tests {
         });
         assert!(report.line().contains(" per_s=500 "));
         assert!(report.json().contains("\"cpu_us\":1000.0"));
+    }
+
+    #[test]
+    fn each_hop_has_its_share() {
+        let words = "chain pingpong -t 127.0.0.1:1 -b 127.0.0.1:2 --straight -p 1,2";
+        let report = report(words, |meter| {
+            meter.operations = 1000;
+            meter.latency.record(Duration::from_micros(5));
+        });
+        let line = report.line();
+        assert!(line.contains(" cpu_us=1000 cpu_1=750 cpu_2=250 "), "{line}");
     }
 
     #[test]

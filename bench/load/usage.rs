@@ -14,6 +14,11 @@ pub struct Usage {
     pub resident_bytes: u64,
 }
 
+/// Reads each process once, by itself.
+pub fn each(pids: &[u32]) -> io::Result<Vec<Usage>> {
+    pids.iter().map(|pid| read(&[*pid])).collect()
+}
+
 /// Reads the processes once. A named process that is gone is an error: its figures would be
 /// missing. A descendant may come and go.
 pub fn read(pids: &[u32]) -> io::Result<Usage> {

@@ -22,7 +22,7 @@ use crate::control::resolver::Resolver;
 use crate::control::{Control, Letter, Request, unix_now};
 use crate::net::{self, Kernel, Poller, Quota, SocketOptions};
 use crate::reactor::{self, Address, Bell, Mailbox, Pulse, mailbox};
-use crate::session::{Ground, Listen, Post, Service};
+use crate::session::{Ground, Listen, Post, Role, Service};
 use crate::stats::{self, Counters, Metric};
 use crate::store::{self, Store};
 use crate::sys;
@@ -82,6 +82,16 @@ pub fn start(plan: Plan) -> Result<Running, StartError> {
     open(plan, Passed::of(Vec::new(), &[]), Supervisor::none())
 }
 
+/// The roles that are on, at work. Of the ground only the addresses differ.
+fn services(plan: &Plan, mut ground: Ground, bound: &[Bound]) -> Vec<Arc<dyn Service>> {
+    let roles = plan.roles.iter().filter(|role| role.is_on());
+    let service = |(number, role): (usize, &Box<dyn Role>)| {
+        ground.addresses = listeners::addresses(bound, number);
+        role.service(&ground)
+    };
+    roles.enumerate().map(service).collect()
+}
+
 /// Where the roles that are on listen.
 fn listens(plan: &Plan) -> Vec<Vec<Listen>> {
     let roles = plan.roles.iter().filter(|role| role.is_on());
@@ -117,19 +127,17 @@ fn open(plan: Plan, passed: Passed, mut supervisor: Supervisor) -> Result<Runnin
         bound.len(),
         operations.descriptors(),
     ));
-    let mut services = Vec::new();
-    for (number, role) in roles.iter().enumerate() {
-        services.push(role.service(&Ground {
-            memory: memory.clone(),
-            names: names.clone(),
-            limits: limits.clone(),
-            addresses: listeners::addresses(&bound, number),
-            own: Arc::clone(&own),
-            cores: workers,
-            connections: quota.most(),
-            data_dir: plan.core.data_dir.clone(),
-        }));
-    }
+    let ground = Ground {
+        memory: memory.clone(),
+        names,
+        limits,
+        addresses: Vec::new(),
+        own,
+        cores: workers,
+        connections: quota.most(),
+        data_dir: plan.core.data_dir.clone(),
+    };
+    let services = services(&plan, ground, &bound);
     let records = memory.records();
     let cast = Cast::of(&plan, services, &bound);
 

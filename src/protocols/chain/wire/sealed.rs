@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use chacha20poly1305::aead::{AeadInOut, KeyInit};
-use chacha20poly1305::{Tag, XChaCha20Poly1305};
+use chacha20::{R20, hchacha};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce as ShortNonce, Tag, UnboundKey};
 
 use super::header::{MAX_REQUEST, RESPONSE};
 use super::{Direction, Key, NONCE, Nonce, Request, Response, Transport};
@@ -162,17 +162,19 @@ impl Label {
 
 /// Encrypts in place and gives the tag: XChaCha20-Poly1305.
 pub(super) fn seal_in_place(key: &Key, nonce: &Nonce, aad: &[u8], text: &mut [u8]) -> [u8; TAG] {
-    let cipher = XChaCha20Poly1305::new(key.bytes().into());
-    let sealed = cipher.encrypt_inout_detached(nonce.into(), aad, (&mut *text).into());
-    if let Ok(tag) = sealed {
-        return tag.into();
+    let sealed = extended(key, nonce).and_then(|(key, nonce)| {
+        let tag = key.seal_in_place_separate_tag(nonce, Aad::from(aad), text);
+        tag.ok()?.as_ref().try_into().ok()
+    });
+    if let Some(tag) = sealed {
+        return tag;
     }
     // For 256 GiB and more only. Nothing leaves in the clear, and the other side refuses the tag.
     text.fill(0);
     [0; TAG]
 }
 
-/// Decrypts in place, if the tag is right; else nothing is changed.
+/// Decrypts in place, if the tag is right; else the bytes are of no more use.
 pub(super) fn open_in_place(
     key: &Key,
     nonce: &Nonce,
@@ -180,10 +182,24 @@ pub(super) fn open_in_place(
     text: &mut [u8],
     tag: &[u8; TAG],
 ) -> bool {
-    let cipher = XChaCha20Poly1305::new(key.bytes().into());
-    let tag = Tag::from(*tag);
-    let opened = cipher.decrypt_inout_detached(nonce.into(), aad, text.into(), &tag);
+    let Some(((key, nonce), tag)) = extended(key, nonce).zip(Tag::try_from(&tag[..]).ok()) else {
+        return false;
+    };
+    let opened = key.open_in_place_separate_tag(nonce, Aad::from(aad), tag, text, 0..);
     opened.is_ok()
+}
+
+/// What makes ChaCha20-Poly1305 XChaCha20-Poly1305: a key of its own for the first 16 bytes of the nonce,
+/// and the others behind four zero bytes. `ring` is several times as fast for some dozens of bytes as
+/// crates that have the whole of it.
+fn extended(key: &Key, nonce: &Nonce) -> Option<(LessSafeKey, ShortNonce)> {
+    let (first, rest) = nonce.split_first_chunk::<16>()?;
+    let derived = hchacha::<R20>(key.bytes().into(), first.into());
+    let key = UnboundKey::new(&CHACHA20_POLY1305, &derived).ok()?;
+    let mut short = [0; 12];
+    short[4..].copy_from_slice(rest);
+    let nonce = ShortNonce::assume_unique_for_key(short);
+    Some((LessSafeKey::new(key), nonce))
 }
 
 /// Why a frame was not opened.
@@ -251,9 +267,14 @@ mod tests {
         let tag = seal_in_place(&key, &nonce, &aad, &mut text);
         assert_eq!(text, want);
         assert_eq!(tag[..], unhex("c0875924c1c7987947deafd8780acf49"));
+        assert!(!open_in_place(
+            &key,
+            &nonce,
+            &aad[1..],
+            &mut want.clone(),
+            &tag
+        ));
         assert!(open_in_place(&key, &nonce, &aad, &mut text, &tag));
-        assert_eq!(text, PLAINTEXT);
-        assert!(!open_in_place(&key, &nonce, &aad[1..], &mut text, &tag));
         assert_eq!(text, PLAINTEXT);
     }
 
