@@ -22,7 +22,7 @@ use crate::control::resolver::Resolver;
 use crate::control::{Control, Letter, Request, unix_now};
 use crate::net::{self, Kernel, Poller, Quota, SocketOptions};
 use crate::reactor::{self, Address, Bell, Mailbox, Pulse, mailbox};
-use crate::session::{Ground, Listen, Post, Role, Service};
+use crate::session::{Ground, Listen, Post, Service};
 use crate::stats::{self, Counters, Metric};
 use crate::store::{self, Store};
 use crate::sys;
@@ -85,11 +85,12 @@ pub fn start(plan: Plan) -> Result<Running, StartError> {
 /// The roles that are on, at work. Of the ground only the addresses differ.
 fn services(plan: &Plan, mut ground: Ground, bound: &[Bound]) -> Vec<Arc<dyn Service>> {
     let roles = plan.roles.iter().filter(|role| role.is_on());
-    let service = |(number, role): (usize, &Box<dyn Role>)| {
+    let mut services = Vec::new();
+    for (number, role) in roles.enumerate() {
         ground.addresses = listeners::addresses(bound, number);
-        role.service(&ground)
-    };
-    roles.enumerate().map(service).collect()
+        services.push(role.service(&ground));
+    }
+    services
 }
 
 /// Where the roles that are on listen.
@@ -141,18 +142,11 @@ fn open(plan: Plan, passed: Passed, mut supervisor: Supervisor) -> Result<Runnin
     let records = memory.records();
     let cast = Cast::of(&plan, services, &bound);
 
-    let mut crew = Crew::start(
-        &plan.core,
-        workers,
-        cast,
-        &bound,
-        options,
-        &quota,
-        |addresses| {
-            let control = Control::new(store, resolver, addresses);
-            control.lending(pools, Instant::now(), unix_now())
-        },
-    )?;
+    let control = |addresses| {
+        let control = Control::new(store, resolver, addresses);
+        control.lending(pools, Instant::now(), unix_now())
+    };
+    let mut crew = Crew::start(&plan.core, workers, cast, &bound, options, &quota, control)?;
     let told = operations.listens().to_vec();
     let admin = operations.start(Site {
         plan: &plan,
