@@ -100,20 +100,21 @@ impl<N: Network> Worker<N> {
         Some((source_key, pumped))
     }
 
-    /// Looks for a reset of a relayed connection whose end of the stream was read before: no read
-    /// would find it any more, and a write only once the other end has something to say.
+    /// Looks for a reset of a connection whose end of the stream was read before: no read would find
+    /// it any more, and a write only once there is something to say.
     pub(super) fn notice_reset(&mut self, key: ConnKey) {
-        let Some(conn) = self.conns.get_mut(key) else {
+        let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.ended) else {
             return;
         };
-        let Some((link, side)) = conn.link.filter(|_| conn.ended) else {
+        let Err(error) = conn.stream.connected() else {
             return;
         };
-        if let Err(error) = conn.stream.connected() {
-            let side = usize::from(side);
-            if self.abandon(link, 1 - side, error.kind()) {
-                self.break_link(link, side, error.kind());
-            }
+        let Some((link, side)) = conn.link else {
+            return self.lose(key, error.kind());
+        };
+        let side = usize::from(side);
+        if self.abandon(link, 1 - side, error.kind()) {
+            self.break_link(link, side, error.kind());
         }
     }
 

@@ -378,10 +378,9 @@ impl<N: Network> Worker<N> {
         conn.can_read |= ready.readable;
         conn.can_write |= ready.writable;
         conn.read_closed |= ready.read_closed;
-        if ready.hung_up && conn.link.is_none() && (conn.is_held() || conn.ended) {
+        if ready.hung_up && conn.link.is_none() && conn.is_held() {
             // A session that is not reading would never notice; with both sides closed, what it
-            // has not read yet is all that is left, so the end may be looked for behind it. Nor does
-            // a read find a reset behind an end of the stream.
+            // has not read yet is all that is left, so the end may be looked for behind it.
             let outcome = conn.stream.connected();
             if let Err(error) = outcome {
                 return self.lose(key, error.kind());
@@ -530,7 +529,7 @@ impl<N: Network> Worker<N> {
     }
 
     /// A connection of a session broke.
-    fn lose(&mut self, key: ConnKey, why: io::ErrorKind) {
+    pub(super) fn lose(&mut self, key: ConnKey, why: io::ErrorKind) {
         let owner = self.conns.get(key).and_then(|conn| conn.owner);
         self.discard(key);
         if let Some(session) = owner {
