@@ -38,25 +38,20 @@ BACKEND=127.0.0.1:$(free_port)
 FIRST_PORT=$(free_port)
 
 # Builds rathole once, of the features that a plain tunnel needs, and sets RATHOLE; empty where it
-# cannot be had. Its own lock file names a crate that compilers since 1.80 refuse, so that the
-# second try is without it.
+# cannot be had. Without its own lock file: that names a crate which compilers since 1.80 refuse.
 build_rathole() {
     case ${RATHOLE:-} in
     off) RATHOLE='' && return ;;
     ?*) return ;;
     esac
-    local root=${CARGO_TARGET_DIR:-$REPOSITORY/target}/rathole-$RATHOLE_VERSION lock
+    local root=${CARGO_TARGET_DIR:-$REPOSITORY/target}/rathole-$RATHOLE_VERSION
     RATHOLE=$root/bin/rathole
-    for lock in --locked ''; do
-        [ -x "$RATHOLE" ] && return
-        note "building rathole $RATHOLE_VERSION ${lock:-with newer dependencies}"
-        # shellcheck disable=SC2086
-        CARGO_TARGET_DIR=$root/target timeout "$RATHOLE_PATIENCE" cargo install rathole \
-            --version "$RATHOLE_VERSION" $lock --quiet --no-default-features \
-            --features server,client --root "$root" >"$WORK/rathole.build" 2>&1 || true
-        rm -rf "$root/target"
-    done
     [ -x "$RATHOLE" ] && return
+    note "building rathole $RATHOLE_VERSION"
+    CARGO_TARGET_DIR=$root/target timeout "$RATHOLE_PATIENCE" cargo install rathole \
+        --version "$RATHOLE_VERSION" --quiet --no-default-features --features server,client \
+        --root "$root" >"$WORK/rathole.build" 2>&1 || true
+    [ -x "$RATHOLE" ] && rm -rf "$root/target" && return
     note "rathole cannot be built here: $(grep -m 1 '^error' "$WORK/rathole.build" || true)"
     RATHOLE=''
 }
