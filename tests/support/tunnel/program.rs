@@ -15,7 +15,8 @@ use crate::support::{DEADLINE, kernel, until};
 pub struct Program {
     child: Child,
     out: Log,
-    error: Log,
+    /// Until it is read to its end.
+    error: Option<Log>,
 }
 
 impl Program {
@@ -45,7 +46,11 @@ impl Program {
             .unwrap();
         let out = Log::follow(child.stdout.take().unwrap());
         let error = Log::follow(child.stderr.take().unwrap());
-        Self { child, out, error }
+        Self {
+            child,
+            out,
+            error: Some(error),
+        }
     }
 
     /// The lines of stdout, once there are so many.
@@ -58,7 +63,7 @@ impl Program {
 
     /// What it has said on stderr.
     pub fn said(&self) -> String {
-        self.error.text()
+        self.error.as_ref().map_or_else(String::new, Log::text)
     }
 
     /// Waits until stderr holds this text.
@@ -93,16 +98,18 @@ impl Program {
         kernel::signal(self.child.id(), name);
     }
 
-    /// Waits for its end; the exit code, none when a signal ended it.
-    pub fn ended(&mut self) -> Option<i32> {
-        wait(&mut self.child).code()
+    /// Waits for its end: the exit code, none when a signal ended it, and all that it has said.
+    pub fn finish(mut self) -> (Option<i32>, String) {
+        let code = wait(&mut self.child).code();
+        let said = self.error.take().map_or_else(String::new, Log::finish);
+        (code, said)
     }
 
     /// Ends it as it wishes to be ended.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
         self.signal("TERM");
-        let code = self.ended();
-        assert_eq!(code, Some(0), "{}", self.said());
+        let (code, said) = self.finish();
+        assert_eq!(code, Some(0), "{said}");
     }
 }
 
@@ -111,7 +118,7 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- a tunnel client's stderr\n{}---", self.error.text());
+            eprintln!("--- a tunnel client's stderr\n{}---", self.said());
         }
     }
 }
