@@ -304,14 +304,20 @@ impl Server {
         );
     }
 
-    /// Waits until a fresh client is served again: after a shortage, when those that caused it have
-    /// gone, some may still be turned away until the server has seen them go.
+    /// Waits until fresh clients are served again: after a shortage, when those that caused it have
+    /// gone, some may still be turned away until every core has seen them go. So many in a row are
+    /// served that each core has had some.
     pub fn expect_served_again(&self) {
         let wide = Dialect::Stock;
-        until("a client is served again", || {
+        let mut served = 0;
+        until("clients are served again", || {
             let mut peer = self.connect();
             peer.try_send(&wide.sniff());
-            matches!(peer.some(&mut [0; 256]), Ok(1..))
+            served = match peer.some(&mut [0; 256]) {
+                Ok(1..) => served + 1,
+                _ => 0,
+            };
+            served == 16
         });
         self.expect_alive();
     }
