@@ -182,7 +182,7 @@ fn waves_of_visitors_leave_nothing_behind_at_either_end() {
         rest("the other waves are gone");
         for (end, warm) in ends.iter().zip(warm) {
             let growth = kernel::resident_bytes(*end).saturating_sub(warm);
-            assert!(growth <= 4 << 20, "{mode:?}: {growth} bytes more");
+            assert!(growth <= 2 << 20, "{mode:?}: {growth} bytes more");
         }
         program.stop();
         tunnel.stop();
