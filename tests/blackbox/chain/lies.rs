@@ -116,10 +116,13 @@ fn responses_swapped_between_two_connections_are_not_believed() {
     // The first waits for the second; then each gets the other's.
     let first: Arc<Mutex<Option<(Peer, Request)>>> = Arc::default();
     let hop = FakeHop::new(Key::number(1), move |mut peer, request, _| {
-        let Some((mut other, other_request)) = first.lock().unwrap().take() else {
-            *first.lock().unwrap() = Some((peer, request));
+        // Looking and leaving word is one step: two that come at once must not both be the first.
+        let mut waiting = first.lock().unwrap();
+        let Some((mut other, other_request)) = waiting.take() else {
+            *waiting = Some((peer, request));
             return;
         };
+        drop(waiting);
         other.try_send(&request.response(code::OK));
         peer.try_send(&other_request.response(code::OK));
         for mut peer in [other, peer] {
