@@ -7,6 +7,7 @@ use crate::support::bulk::Numbers;
 use crate::support::gateway::echo::{Echo, Heard};
 use crate::support::gateway::stream::Stream;
 use crate::support::gateway::{DIALECTS, Dialect, Gateway, Got, Plan};
+use crate::support::until;
 
 const SERVERS: u32 = 8;
 const CLIENTS: u64 = 16;
@@ -73,14 +74,18 @@ fn crowd(of_client: Dialect, of_server: Dialect, workers: usize) {
     for client in clients {
         client.join().unwrap();
     }
-    // Nothing is lost of what is said behind the last message either.
+    // Nothing is lost of what is said behind the last message either. A close comes by a letter
+    // between workers, so a server that left at once would not wait for those under way.
+    let conns = CLIENTS as usize * CONNS;
+    until("every close has come", || {
+        servers.iter().map(Echo::closed).sum::<usize>() >= conns
+    });
     let mut heard = Heard::default();
     for server in servers {
         let one = server.finish();
         heard.joined += one.joined;
         heard.closed += one.closed;
     }
-    let conns = CLIENTS as usize * CONNS;
     assert_eq!((heard.joined, heard.closed), (conns, conns));
     Arc::into_inner(gateway).unwrap().stop();
 }

@@ -3,6 +3,7 @@
 use crate::support::command::{Finished, towpath};
 use crate::support::folder::Folder;
 use crate::support::gateway::{DIALECTS, Dialect, Plan};
+use crate::support::until;
 
 /// Runs `check` on a configuration, with more words behind.
 fn check(text: &str, more: &[&str]) -> Finished {
@@ -155,9 +156,14 @@ fn a_listener_may_have_several_addresses() {
 fn each_listener_is_logged() {
     let gateway = Plan::new(Dialect::Fastway).start();
     for address in [gateway.clients, gateway.servers] {
-        let log = gateway.server.log();
-        let line = log.lines().find(|line| line.contains(&address.to_string()));
-        let line = line.unwrap_or_else(|| panic!("{address}: {log}"));
+        // The address file is there before the log's thread has written all lines.
+        let mut line = String::new();
+        until("the listener is in the log", || {
+            let log = gateway.server.log();
+            let found = log.lines().find(|line| line.contains(&address.to_string()));
+            line = found.unwrap_or_default().to_owned();
+            !line.is_empty()
+        });
         assert!(
             line.contains("gateway") && line.contains("listening"),
             "{line}"
