@@ -8,7 +8,7 @@
 #
 # RATHOLE=PATH names a rathole that is there already; RATHOLE=off does without.
 set -euo pipefail
-# Four subjects and eight loads: all of it takes about three minutes.
+# Five subjects and eight loads: all of it takes about four minutes.
 WINDOW=${WINDOW:-1.5}
 WARMUP=${WARMUP:-0.3}
 # shellcheck source=bench/lib.sh
@@ -115,13 +115,14 @@ CONFIG
 }
 
 build_rathole
-SUBJECTS="towpath nopool mux"
+SUBJECTS="towpath direct nopool mux"
 [ -z "$RATHOLE" ] || SUBJECTS="$SUBJECTS rathole"
 
 start() {
     case $1 in
     towpath) start_tunnel towpath 8 ;;
-    nopool) start_tunnel nopool 0 ;;
+    direct) start_tunnel direct 8 --direct ;;
+    nopool) start_tunnel nopool 0 --direct ;;
     mux) start_tunnel mux 0 --mux ;;
     rathole) start_rathole ;;
     esac
@@ -159,7 +160,7 @@ row() {
     local other=${4:--} beside
     beside=$(median rathole "$2" "$3")
     [ -n "$beside" ] && other=$(cell rathole "$2" "$3") || beside=${4:-}
-    echo "| $1 | $(cell towpath "$2" "$3") | $(cell nopool "$2" "$3") | $(cell mux "$2" "$3") |" \
+    echo "| $1 | $(cell towpath "$2" "$3") | $(cell direct "$2" "$3") | $(cell nopool "$2" "$3") | $(cell mux "$2" "$3") |" \
         "$other | $(ratio "$(median towpath "$2" "$3")" "${beside%% *}") |"
 }
 
@@ -167,8 +168,8 @@ told_beside() {
     [ -n "$RATHOLE" ] && echo "rathole $RATHOLE_VERSION" || echo "rathole, as stated"
 }
 
-echo "| measure | towpath, pool of 8 | no pool | mux | $(told_beside) | ratio |"
-echo "|---|---|---|---|---|---|"
+echo "| measure | towpath | direct, pool of 8 | direct, no pool | mux | $(told_beside) | ratio |"
+echo "|---|---|---|---|---|---|---|"
 for streams in 1 8 64; do
     told="$streams stream$([ "$streams" = 1 ] || echo s)"
     row "$told, CPU s/GB" "bulk$streams" cpu_s_per_gb "$KNOWN_S_PER_GB to $KNOWN_S_PER_GB_MOST"

@@ -252,6 +252,8 @@ pub enum Action {
     Ask(u32, Command),
     /// See [`Cx::post`].
     Post(Handle, Mail),
+    /// See [`Cx::passed_on`].
+    PassedOn([u64; 2]),
     /// See [`Cx::hand`].
     Hand(ConnKey, Handle, Mail),
     /// See [`Cx::await_room`].
@@ -512,6 +514,14 @@ impl<'a> Cx<'a> {
     /// that it is handed: [`Event::Opened`] is its first event. `None` when the server has all that it may have.
     pub fn spawn(&mut self, session: Box<dyn Session>) -> Option<Handle> {
         self.outlets.spawn(session)
+    }
+
+    /// Says how many bytes this session has passed on by itself, from who came to it and back: they
+    /// count as those of a relay in its log line and in lists of sessions.
+    pub fn passed_on(&mut self, moved: [u64; 2]) {
+        if moved != [0; 2] {
+            self.actions.push(Action::PassedOn(moved));
+        }
     }
 
     /// The time by the wall clock, since the Unix epoch, for what peers are told or have said of

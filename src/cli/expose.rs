@@ -108,13 +108,18 @@ fn services(command: &Command, values: &Values<'_>) -> Result<Vec<Exposure>, Usa
         ),
     };
     let (udp, mux) = (values.is_on("udp"), values.is_on("mux"));
+    let direct = values.is_on("direct");
+    if mux && direct {
+        return Err(command.wrong("--mux and --direct do not go together; write one of them"));
+    }
     if udp && proxy == Some(ProxyProtocol::V1) {
         return Err(command.wrong("--proxy-protocol v1 is for streams only; with --udp it is v2"));
     }
     let mut services: Vec<Exposure> = Vec::new();
     for word in words {
         let mut service = service(command, word, name.as_deref(), udp)?;
-        (service.port, service.mux, service.proxy_protocol) = (port, mux, proxy);
+        (service.port, service.proxy_protocol) = (port, proxy);
+        (service.mux, service.direct) = (mux, direct);
         if services.iter().any(|known| known.name == service.name) {
             let name = &service.name;
             let message = format!("two services are named {name}; write NAME=LOCAL");
@@ -164,6 +169,7 @@ fn service(
         port: None,
         udp,
         mux: false,
+        direct: false,
         proxy_protocol: None,
     })
 }
@@ -322,7 +328,14 @@ pub(super) fn command() -> Command {
         ),
         Flag::value("port", "P", "the wanted public port").default("0, which is any"),
         Flag::switch("udp", "the services speak by datagrams"),
-        Flag::switch("mux", "all visitors of a service share two connections"),
+        Flag::switch(
+            "mux",
+            "all visitors of a service share two connections, whatever they carry",
+        ),
+        Flag::switch(
+            "direct",
+            "each visitor has a connection of its own from the start, not only when it carries much",
+        ),
         Flag::value(
             "proxy-protocol",
             "VERSION",

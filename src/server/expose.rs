@@ -74,6 +74,7 @@ pub fn service(name: &str, local: &str) -> Option<Exposure> {
         port: None,
         udp: false,
         mux: false,
+        direct: false,
         proxy_protocol: None,
     })
 }

@@ -221,6 +221,7 @@ impl<N: Network> Worker<N> {
             Action::Disarm(tag) => self.replace_timer(session, tag, None),
             Action::Ask(ticket, command) => self.ask(session, ticket, command),
             Action::Post(to, mail) => self.post(session, to, mail),
+            Action::PassedOn(moved) => self.add_moved(session, moved),
             Action::Hand(conn, to, mail) => self.hand(
                 conn,
                 Handoff {
@@ -258,6 +259,13 @@ impl<N: Network> Worker<N> {
             Action::Bind(socket, at) => self.bind_socket(session, socket, at),
             Action::Associate(socket, to) => self.associate_socket(session, socket, to),
             Action::Unbind(socket) => self.unbind_socket(session, socket),
+        }
+    }
+
+    fn add_moved(&mut self, session: SessionKey, [up, down]: [u64; 2]) {
+        if let Some(slot) = self.sessions.get_mut(session) {
+            slot.moved[0] += up;
+            slot.moved[1] += down;
         }
     }
 
@@ -320,9 +328,7 @@ impl<N: Network> Worker<N> {
             }
             Pending::Lost(session, conn, why) => self.deliver(session, Event::Lost { conn, why }),
             Pending::Relayed(session, relayed) => {
-                if let Some(slot) = self.sessions.get_mut(session) {
-                    slot.moved = relayed.moved;
-                }
+                self.add_moved(session, relayed.moved);
                 self.deliver(session, Event::Relayed(relayed));
             }
             Pending::Reply(session, ticket, reply) => {

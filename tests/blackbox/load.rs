@@ -161,7 +161,7 @@ fn visitor_wave(public: SocketAddr, count: usize) {
 #[test]
 fn waves_of_visitors_leave_nothing_behind_at_either_end() {
     kernel::raise_own_descriptor_limit();
-    for mode in [&[][..], &["--mux"]] {
+    for mode in [&[][..], &["--direct"], &["--mux"]] {
         let (folder, backend) = (Folder::new(), Backend::echo());
         let tunnel = Plan::new(1).workers(2).start();
         let local = backend.address.to_string();
@@ -194,7 +194,7 @@ const AT_REST: usize = 64;
 
 #[test]
 fn an_idle_tunnel_uses_no_processor_time_at_either_end() {
-    for mode in [&[][..], &["--mux"]] {
+    for mode in [&[][..], &["--direct"], &["--mux"]] {
         let (folder, backend) = (Folder::new(), Backend::silent());
         let tunnel = Plan::new(1).key("pool", "8").start();
         let local = backend.address.to_string();

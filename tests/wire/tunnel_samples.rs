@@ -211,7 +211,7 @@ pub fn controls() -> Vec<(Control<'static>, Vec<u8>)> {
 /// Every frame of a stream's connection with its bytes.
 pub fn frames() -> Vec<(Frame<'static>, Vec<u8>)> {
     let uuid = WHO;
-    let frames: [(Body<'static>, &str); 5] = [
+    let frames: [(Body<'static>, &str); 7] = [
         (Body::Data(b"Hello"), "0500000048656c6c6f"),
         (Body::End, "00000000"),
         (Body::Reset, "ffffffff"),
@@ -220,6 +220,11 @@ pub fn frames() -> Vec<(Frame<'static>, Vec<u8>)> {
             Body::Open(visitor_by_ipv6()),
             "feffffff02010620010db80000000000000000000000015000",
         ),
+        (
+            Body::Move(Ticket::new([0xcd; 32])),
+            "fdffffffcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd",
+        ),
+        (Body::Moved, "fcffffff"),
     ];
     let whole = |rest: &str| unhex(&["03ababababababababababababababab", rest].concat());
     frames

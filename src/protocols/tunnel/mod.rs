@@ -21,6 +21,12 @@
 //!   which frames go both ways. Its uuid names that connection; visitors are announced by the frames.
 //! * In mode *mux* there is no Visit. Each service has its own two connections, which the client opens
 //!   when it has been told the port; until both are there visitors wait as in mode *direct*.
+//! * A client may allow moves (an option of Expose; `towpath expose` does, without `--mux` and
+//!   `--direct`): a visitor begins in the frames of mode *mux*, which spares most of them a connection,
+//!   and one that carries 128 KiB within a second goes on by a data connection of its own, whose bytes
+//!   nobody looks at. How the streams change over without the loss of a byte is told in `mux`. Such a
+//!   service, as any of mode *mux*, is listened to on the core of its control connection only.
+//! * A visitor in frames that is silent for the server's `idle_timeout` is reset.
 //! * Credit is granted against the stream, and datagrams have none.
 //! * A ticket that was shown is used, even where it was shown for another uuid.
 

@@ -120,13 +120,18 @@ fn visitors_reach_a_service_directly_and_by_shared_connections() {
     let server = setup("127.0.0.1:0", &folder).start();
     let backend = Backend::echo();
     let local = backend.address.to_string();
-    let direct = Expose::start(tunnel(&server), &folder, &[&format!("direct={local}")]);
+    let usual = Expose::start(tunnel(&server), &folder, &[&format!("usual={local}")]);
+    let direct = Expose::start(
+        tunnel(&server),
+        &folder,
+        &[&format!("direct={local}"), "--direct"],
+    );
     let mux = Expose::start(
         tunnel(&server),
         &folder,
         &[&format!("mux={local}"), "--mux"],
     );
-    for public in [direct.public(), mux.public()] {
+    for public in [usual.public(), direct.public(), mux.public()] {
         (0..20).for_each(|_| echoes(public));
         half_closes(public, 64 << 20);
     }
@@ -142,7 +147,11 @@ fn a_service_that_speaks_first_and_ends_first_is_heard_to_its_end() {
         assert_eq!(rest, b"a visitor\n");
     });
     let local = backend.address.to_string();
-    for words in [&[local.as_str()][..], &[&local, "--mux", "--name", "mux"]] {
+    for words in [
+        &[local.as_str()][..],
+        &[&local, "--direct", "--name", "direct"],
+        &[&local, "--mux", "--name", "mux"],
+    ] {
         let expose = Expose::start(tunnel(&server), &folder, words);
         let mut peer = Peer::connect(expose.public());
         peer.expect("who are you?\n").expect_end();
@@ -216,6 +225,7 @@ fn a_visitor_of_a_service_that_is_not_there_sees_an_end() {
     let server = setup("127.0.0.1:0", &folder).start();
     for words in [
         &["127.0.0.1:1"][..],
+        &["127.0.0.1:1", "--direct", "--name", "direct"],
         &["127.0.0.1:1", "--mux", "--name", "mux"],
     ] {
         let expose = Expose::start(tunnel(&server), &folder, words);
@@ -235,8 +245,9 @@ fn the_service_learns_the_visitors_address() {
     let server = setup("127.0.0.1:0", &folder).start();
     let backend = Backend::echo();
     let local = backend.address.to_string();
-    for mode in ["direct", "mux"] {
+    for mode in ["usual", "direct", "mux"] {
         let mut words = vec![&*local, "--proxy-protocol", "v1", "--name", mode];
+        words.extend((mode == "direct").then_some("--direct"));
         words.extend((mode == "mux").then_some("--mux"));
         let expose = Expose::start(tunnel(&server), &folder, &words);
         let public = expose.public();

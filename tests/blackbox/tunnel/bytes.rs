@@ -16,7 +16,12 @@ use crate::support::tunnel::plan::{Plan, Tunnel};
 use crate::support::tunnel::program::{Program, expect_echoing};
 
 /// Modes and sizes of the pool.
-const WAYS: [(&[&str], &str); 3] = [(&[], "0"), (&[], "8"), (&["--mux"], "0")];
+const WAYS: [(&[&str], &str); 4] = [
+    (&[], "0"),
+    (&["--direct"], "0"),
+    (&["--direct"], "8"),
+    (&["--mux"], "0"),
+];
 
 fn start(tunnel: &Tunnel, folder: &Folder, mode: &[&str], local: &str) -> Program {
     let identity: PathBuf = folder.path().join("expose.id");

@@ -175,6 +175,7 @@ fn a_usage_error_says_what_is_wrong() {
             &["expose", "--udp", "--proxy-protocol", "v1", "127.0.0.1:1"],
             "v1",
         ),
+        (&["expose", "--mux", "--direct", "127.0.0.1:1"], "--direct"),
         (&["expose", "--nonsense", "127.0.0.1:1"], "nonsense"),
     ] {
         let finished = towpath(words, &[("TOWPATH_SERVER", "127.0.0.1:1")], b"").expect(2);
@@ -191,6 +192,7 @@ fn a_usage_error_says_what_is_wrong() {
         "--identity",
         "--proxy-protocol",
         "--mux",
+        "--direct",
         "--udp",
         "--port",
         "--json",

@@ -10,7 +10,7 @@ use crate::support::tunnel::expect_turned_away;
 use crate::support::tunnel::plan::{Plan, Tunnel};
 use crate::support::tunnel::program::{Program, expect_echoing};
 
-const MODES: [&[&str]; 2] = [&[], &["--mux"]];
+const MODES: [&[&str]; 3] = [&[], &["--direct"], &["--mux"]];
 
 fn identity(folder: &Folder) -> PathBuf {
     folder.path().join("expose.id")

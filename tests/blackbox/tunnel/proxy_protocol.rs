@@ -47,7 +47,7 @@ fn expect_header(public: SocketAddr, headers: &Receiver<Header>) {
 fn a_header_tells_the_visitor_and_the_public_address() {
     let readers: [(&str, Read); 2] = [("v1", read_v1), ("v2", read_v2)];
     for (version, read) in readers {
-        for mode in [&[][..], &["--mux"]] {
+        for mode in [&[][..], &["--direct"], &["--mux"]] {
             for pool in ["0", "8"] {
                 let (folder, (backend, headers)) = (Folder::new(), backend(read));
                 let tunnel = Plan::new(1).key("pool", pool).start();
@@ -106,7 +106,7 @@ fn the_destination_is_the_address_that_is_told() {
 
 #[test]
 fn the_first_datagram_of_a_flow_has_one() {
-    for mode in [&[][..], &["--mux"]] {
+    for mode in [&[][..], &["--direct"], &["--mux"]] {
         let folder = Folder::new();
         let service = UdpSocket::bind("127.0.0.1:0").unwrap();
         service.set_read_timeout(Some(DEADLINE)).unwrap();

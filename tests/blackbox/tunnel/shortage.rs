@@ -11,7 +11,12 @@ use crate::support::tunnel::plan::Plan;
 use crate::support::tunnel::program::{Program, expect_echoing};
 use crate::support::window::expect_calm;
 
-const MODES: [(&[&str], &str); 3] = [(&[], "0"), (&[], "8"), (&["--mux"], "0")];
+const MODES: [(&[&str], &str); 4] = [
+    (&[], "0"),
+    (&["--direct"], "0"),
+    (&["--direct"], "8"),
+    (&["--mux"], "0"),
+];
 
 /// Two hundred visitors who want to be echoed; those that are not served are closed, some of them
 /// before they know that they are connected.

@@ -36,6 +36,8 @@ pub struct Client {
     pub closed: Vec<(Uuid, Reason)>,
     frames: Option<[SocketAddr; 2]>,
     guests: HashMap<SocketAddr, Guest>,
+    /// Visitors that the server has reset.
+    broken: HashSet<Uuid>,
 }
 
 /// One visitor on the connections for frames.
@@ -48,6 +50,10 @@ struct Guest {
     /// What has come and was not passed on, and was.
     unread: Vec<u8>,
     taken: Vec<u8>,
+    /// The server goes on elsewhere, by this ticket.
+    ticket: Option<Ticket>,
+    /// The server has said its last frame.
+    moves: bool,
 }
 
 const TOKEN: &[u8] = b"a token";
@@ -98,6 +104,7 @@ impl Client {
             closed: Vec::new(),
             frames: None,
             guests: HashMap::new(),
+            broken: HashSet::new(),
         };
         client.settle();
         client.control = client.prove(Claim::Control);
@@ -256,12 +263,17 @@ impl Client {
     }
 
     pub fn expose(&mut self, mode: Mode) {
+        self.expose_with(mode, 0);
+    }
+
+    /// The same, with a set of wishes.
+    pub fn expose_with(&mut self, mode: Mode, options: u32) {
         self.tell(&Control::Expose(Expose {
             request: 5,
             transport: Transport::Tcp,
             mode,
             port: 0,
-            options: Options(0),
+            options: Options(options),
             epoch: 0,
             name: b"web",
         }));
@@ -340,9 +352,7 @@ impl Client {
     /// All ends: nothing but the halls is left, and those when the server stops.
     pub fn finish(&mut self) {
         self.leave();
-        for peer in self.frames.take().into_iter().flatten() {
-            self.reset(peer);
-        }
+        self.leave_frames();
         self.settle();
         self.wait(Duration::from_secs(40));
         for core in &self.row.cores {
@@ -381,15 +391,29 @@ impl Client {
                     unsent: Vec::new(),
                     unread: Vec::new(),
                     taken: Vec::new(),
+                    ticket: None,
+                    moves: false,
                 };
                 assert!(self.guests.insert(visitor.address, guest).is_none());
                 continue;
             }
             let guest = self.guests.values_mut().find(|one| one.uuid == frame.uuid);
-            if let (Body::Data(raw), Some(guest)) = (frame.body, guest) {
-                let arrived = guest.receiving.arrived(raw.len() as u32);
-                arrived.expect("the server has overdrawn its credit");
-                guest.unread.extend(raw);
+            let Some(guest) = guest else { continue };
+            assert!(
+                !guest.moves || frame.body == Body::Reset,
+                "a frame behind the last"
+            );
+            match frame.body {
+                Body::Data(raw) => {
+                    let arrived = guest.receiving.arrived(raw.len() as u32);
+                    arrived.expect("the server has overdrawn its credit");
+                    guest.unread.extend(raw);
+                }
+                Body::Move(ticket) => (guest.moves, guest.ticket) = (true, Some(ticket)),
+                Body::Reset => {
+                    self.broken.insert(frame.uuid);
+                }
+                _ => {}
             }
         }
         let left = rest.len();
@@ -423,6 +447,71 @@ impl Client {
         let guest = self.guests.get_mut(&visitor).expect("was announced");
         guest.unsent.extend(bytes);
         self.listen();
+    }
+
+    /// The service says something to a visitor.
+    pub fn speak(&mut self, visitor: SocketAddr, bytes: &[u8]) {
+        let guest = self.guests.get_mut(&visitor).expect("was announced");
+        guest.unsent.extend(bytes);
+        self.listen();
+    }
+
+    /// Whether the server has asked to go on elsewhere with a visitor, and waits for that.
+    pub fn is_asked(&self, visitor: SocketAddr) -> bool {
+        self.guests[&visitor].ticket.is_some()
+    }
+
+    /// The client's last frame of a visitor, and the data connection that it goes on with; what it
+    /// has not sent so far is for that.
+    pub fn follow(&mut self, visitor: SocketAddr) -> (SocketAddr, Vec<u8>) {
+        let [send, _] = self.frames.unwrap();
+        let guest = self.guests.get_mut(&visitor).unwrap();
+        let (uuid, ticket) = (guest.uuid, guest.ticket.take().unwrap());
+        let unsent = std::mem::take(&mut guest.unsent);
+        let mut bytes = Vec::new();
+        let body = Body::Moved;
+        Frame { uuid, body }.encode(&mut bytes);
+        // Whichever of the two the server hears first.
+        let data = match self.random.chance(50) {
+            true => {
+                self.say(send, &bytes);
+                self.settle();
+                self.attach(ticket, uuid)
+            }
+            false => {
+                let data = self.attach(ticket, uuid);
+                self.settle();
+                self.say(send, &bytes);
+                data
+            }
+        };
+        (data, unsent)
+    }
+
+    /// The client gives a visitor up.
+    pub fn reset_frames(&mut self, visitor: SocketAddr) {
+        let [send, _] = self.frames.unwrap();
+        let mut bytes = Vec::new();
+        let (uuid, body) = (self.guests[&visitor].uuid, Body::Reset);
+        Frame { uuid, body }.encode(&mut bytes);
+        self.say(send, &bytes);
+    }
+
+    /// The two connections for frames break.
+    pub fn leave_frames(&mut self) {
+        for peer in self.frames.take().into_iter().flatten() {
+            self.reset(peer);
+        }
+    }
+
+    /// Whether the server has reset a visitor.
+    pub fn is_broken(&self, visitor: SocketAddr) -> bool {
+        self.broken.contains(&self.guests[&visitor].uuid)
+    }
+
+    /// Whether a connection was reset by the server.
+    pub fn was_reset(&self, peer: SocketAddr) -> bool {
+        self.with(peer, |world, id| world.sockets[id].aborted)
     }
 
     /// What has come of a visitor and was not passed on.

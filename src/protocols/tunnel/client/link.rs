@@ -224,9 +224,15 @@ impl Link {
             } else {
                 Transport::Tcp
             },
-            mode: if wish.mux { Mode::Mux } else { Mode::Direct },
+            mode: match wish.is_framed() {
+                true => Mode::Mux,
+                false => Mode::Direct,
+            },
             port: wish.port.unwrap_or(0),
-            options: Options(0),
+            options: match wish.may_move() {
+                true => Options(Options::MAY_MOVE),
+                false => Options::default(),
+            },
             epoch: service.epoch,
             name: wish.name.as_str().as_bytes(),
         };
@@ -303,7 +309,7 @@ impl Link {
         drop(routes);
         let wish = &self.rules.services[at];
         let name = wish.name.clone();
-        if wish.mux {
+        if wish.is_framed() {
             let place = (self.session, exposed.service);
             let (rules, link) = (&self.rules, cx.handle);
             let session: Box<dyn Session> = match wish.udp {

@@ -25,6 +25,7 @@
 
 mod datagrams;
 mod errand;
+mod guest;
 mod header;
 mod joining;
 mod link;

@@ -1,24 +1,20 @@
-//! A service for TCP in mode *mux* on the client's side: two connections to the server, and one to the
-//! inside service for each visitor.
+//! A service for TCP in mode *mux* on the client's side: the two connections to the server.
 //!
-//! Each of those is dialled by a small session of its own ([`Reach`]), so that many can be on their
-//! way, and handed over when it is there.
+//! Each visitor has a session of its own ([`Guest`]), which dials the inside service.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::super::frames::drop_half;
-use super::super::mux::Mux;
-use super::super::wire::{Uuid, Visitor};
-use super::header::header;
+use super::super::mux::{End, Mux, Shared};
+use super::super::wire::{Mark, Uuid, Visitor};
+use super::guest::{Guest, State};
 use super::joining::{Joined, Joining};
 use super::{Route, Rules, Word};
 use crate::buffer::Ring;
 use crate::net::ConnKey;
 use crate::reactor::Handle;
-use crate::session::{Cause, Close, Cx, Event, Mail, Session};
-use crate::upstream::{Dialling, Progress};
+use crate::session::{Cause, Close, Cx, Event, Session};
 
 /// The session of such a service.
 pub(super) struct Trunk {
@@ -27,16 +23,9 @@ pub(super) struct Trunk {
     route: Route,
     place: (Uuid, u16),
     joining: Option<Joining>,
-    mux: Mux<()>,
+    mux: Shared,
     visits: u64,
     is_closing: bool,
-}
-
-/// To the trunk, from the session that dials the inside service.
-enum Reached {
-    /// With the connection.
-    Yes(Uuid),
-    No(Uuid, &'static str),
 }
 
 impl Trunk {
@@ -47,7 +36,7 @@ impl Trunk {
             route,
             place,
             joining: None,
-            mux: Mux::new(),
+            mux: Mux::new(End::Client),
             visits: 0,
             is_closing: false,
         }
@@ -65,7 +54,8 @@ impl Trunk {
         {
             self.joining = None;
             cx.disarm(PATIENCE);
-            (self.mux.outgoing, self.mux.incoming) = (Some(sending), Some(receiving));
+            let mut mux = self.mux.borrow_mut();
+            (mux.outgoing, mux.incoming) = (Some(sending), Some(receiving));
             cx.resume(receiving);
             cx.resume(sending);
         }
@@ -75,7 +65,7 @@ impl Trunk {
     fn read_frames(&mut self, rx: &mut Ring, cx: &mut Cx<'_>) -> Result<(), Close> {
         loop {
             let mut opened = Vec::new();
-            self.mux.read_frames(rx, Some(&mut opened), cx)?;
+            self.mux.borrow_mut().read_frames(rx, &mut opened, cx)?;
             if opened.is_empty() {
                 return self.end_if_over();
             }
@@ -86,29 +76,29 @@ impl Trunk {
     }
 
     fn open(&mut self, uuid: Uuid, visitor: Visitor, cx: &mut Cx<'_>) {
-        if self.mux.has(uuid) {
+        if self.mux.borrow().has(uuid) {
             return;
         }
         self.visits += 1;
-        self.mux.enter(uuid, None, ());
-        let reach = Reach {
+        let guest = Guest {
             rules: Rc::clone(&self.rules),
-            trunk: cx.handle,
+            link: self.link,
+            mux: Shared::clone(&self.mux),
             route: self.route,
             uuid,
             visitor: visitor.address,
-            dialling: None,
+            state: State::Fresh,
         };
-        if cx.spawn(Box::new(reach)).is_none() {
-            self.mux.refuse(uuid, cx);
+        match cx.spawn(Box::new(guest)) {
+            Some(who) => self.mux.borrow_mut().enter(uuid, who, cx.now),
+            None => self.mux.borrow().say(uuid, Mark::Reset, cx),
         }
     }
 
-    fn unreached(&mut self, uuid: Uuid, why: &'static str, cx: &mut Cx<'_>) {
-        self.mux.refuse(uuid, cx);
-        let (uuid, at) = (Uuid::NONE, self.route.at);
-        let word = Word::Unserved { uuid, at, why };
-        cx.post(self.link, Mail::new(word));
+    fn close(&mut self, cx: &Cx<'_>) -> Result<(), Close> {
+        self.is_closing = true;
+        self.mux.borrow_mut().closing = Some(cx.handle);
+        self.end_if_over()
     }
 
     fn is_joining(&self, conn: ConnKey) -> bool {
@@ -117,11 +107,11 @@ impl Trunk {
     }
 
     fn is_line(&self, conn: ConnKey) -> bool {
-        [self.mux.outgoing, self.mux.incoming].contains(&Some(conn))
+        self.mux.borrow().is_line(conn)
     }
 
     fn end_if_over(&self) -> Result<(), Close> {
-        match self.is_closing && self.mux.is_empty() {
+        match self.is_closing && self.mux.borrow().is_empty() {
             true => Err(Close::finished()),
             false => Ok(()),
         }
@@ -129,7 +119,7 @@ impl Trunk {
 
     /// One of the two connections has ended: both are made anew, unless nobody is to come any more.
     fn lose(&mut self, cx: &mut Cx<'_>) -> Result<(), Close> {
-        self.mux.disband(cx);
+        self.mux.borrow_mut().disband(cx);
         self.joining = None;
         self.end_if_over()?;
         cx.arm(PATIENCE, PAUSE);
@@ -164,10 +154,14 @@ impl Session for Trunk {
         }
     }
 
+    fn leave(&mut self, cx: &mut Cx<'_>) {
+        self.mux.borrow_mut().disband(cx);
+    }
+
     fn describe(&self, out: &mut String) {
         let name = &self.rules.services[self.route.at].name;
-        let ([up, down], visits) = (self.mux.moved, self.visits);
-        let open = self.mux.len();
+        let mux = self.mux.borrow();
+        let ([up, down], visits, open) = (mux.moved, self.visits, mux.len());
         // Writing to a string cannot fail.
         let _ = write!(
             out,
@@ -180,17 +174,20 @@ impl Trunk {
     fn react(&mut self, event: Event<'_>, cx: &mut Cx<'_>) -> Result<(), Close> {
         match event {
             Event::Opened => return self.join(cx),
-            Event::Data { conn, rx, last } if self.mux.incoming == Some(conn) => {
-                let read = self.read_frames(rx, cx);
-                drop_half(rx, last);
-                return read;
-            }
-            Event::Data { conn, rx, last } if self.mux.outgoing == Some(conn) => {
-                self.mux.read_grants(rx, cx)?;
-                drop_half(rx, last);
-            }
             Event::Data { conn, rx, last } => {
-                if !self.mux.read_guest(conn, rx, cx) {
+                let (incoming, outgoing) = {
+                    let mux = self.mux.borrow();
+                    (mux.incoming == Some(conn), mux.outgoing == Some(conn))
+                };
+                if incoming {
+                    let read = self.read_frames(rx, cx);
+                    drop_half(rx, last);
+                    return read;
+                }
+                if outgoing {
+                    self.mux.borrow_mut().read_grants(rx, cx)?;
+                    drop_half(rx, last);
+                } else {
                     self.read_joining(rx, cx)?;
                     // One that has been joined may hold frames.
                     drop_half(rx, last && self.joining.is_some());
@@ -202,32 +199,13 @@ impl Trunk {
             Event::Eof { conn } | Event::Lost { conn, .. } if self.is_joining(conn) => {
                 return Err(Close::upstream(Cause::Truncated));
             }
-            Event::Eof { conn } => {
-                self.mux.end_guest(conn, cx);
-                return self.end_if_over();
-            }
-            Event::Lost { conn, .. } => {
-                self.mux.lose_guest(conn, cx);
-                return self.end_if_over();
-            }
-            Event::Drained { conn } => self.mux.drained(conn, cx),
-            Event::Handed { conn, mail, .. } => match mail.open() {
-                Some(Reached::Yes(uuid)) if self.mux.connect(uuid, conn, cx) => {}
-                _ => cx.close(conn),
-            },
             Event::Timer { .. } => return self.expire(cx),
-            Event::Mail { mail, .. } => {
-                if let Some(Reached::No(uuid, why)) = mail.open() {
-                    self.unreached(uuid, why, cx);
-                } else {
-                    self.is_closing = true;
-                }
-                return self.end_if_over();
-            }
-            Event::Stopping => {
-                self.is_closing = true;
-                return self.end_if_over();
-            }
+            Event::Mail { mail, .. } => match mail.open() {
+                Some(Word::End) => return self.close(cx),
+                // The last visitor has left.
+                _ => return self.end_if_over(),
+            },
+            Event::Stopping => return self.close(cx),
             ref other => {
                 if let Some(joining) = &mut self.joining {
                     return joining.handle(other, cx);
@@ -235,62 +213,6 @@ impl Trunk {
             }
         }
         Ok(())
-    }
-}
-
-/// Dials the inside service for one visitor, and hands the connection over.
-struct Reach {
-    rules: Rc<Rules>,
-    trunk: Handle,
-    route: Route,
-    uuid: Uuid,
-    visitor: SocketAddr,
-    dialling: Option<Dialling>,
-}
-
-impl Reach {
-    fn advance(&mut self, progress: Progress, cx: &mut Cx<'_>) -> Result<(), Close> {
-        match progress {
-            Progress::Waiting => Ok(()),
-            Progress::Connected(conn) => {
-                let service = &self.rules.services[self.route.at];
-                if let Some(version) = service.proxy_protocol {
-                    let public = self.route.public;
-                    cx.send(conn, &header(version, false, self.visitor, public));
-                }
-                cx.hand(conn, self.trunk, Mail::new(Reached::Yes(self.uuid)));
-                Err(Close::finished())
-            }
-            Progress::Failed(why) => {
-                let word = Reached::No(self.uuid, why.words());
-                cx.post(self.trunk, Mail::new(word));
-                Err(Close::upstream(why.into()))
-            }
-        }
-    }
-}
-
-impl Session for Reach {
-    fn handle(&mut self, event: Event<'_>, cx: &mut Cx<'_>) -> Result<(), Close> {
-        if let Event::Opened = event {
-            let targets = &self.rules.locals[self.route.at];
-            let (dialling, progress) = Dialling::start(targets, cx);
-            self.dialling = Some(dialling);
-            return self.advance(progress, cx);
-        }
-        match &mut self.dialling {
-            Some(dialling) => {
-                let progress = dialling.handle(&event, cx);
-                self.advance(progress, cx)
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn describe(&self, out: &mut String) {
-        let name = &self.rules.services[self.route.at].name;
-        // Writing to a string cannot fail.
-        let _ = write!(out, " service={name} visitor={}", self.visitor);
     }
 }
 

@@ -33,8 +33,12 @@ pub struct Exposure {
     pub port: Option<u16>,
     /// Datagrams instead of streams.
     pub udp: bool,
-    /// All visitors on two connections.
+    /// All visitors on two connections, whatever they carry.
     pub mux: bool,
+    /// A connection of its own for each visitor from the start. Without this and without `mux`, and for
+    /// streams only, a visitor begins in the frames of two connections and gets one of its own when it
+    /// carries much.
+    pub direct: bool,
     /// How the inside service learns the visitor's address.
     pub proxy_protocol: Option<ProxyProtocol>,
 }
@@ -46,6 +50,18 @@ pub enum ProxyProtocol {
     V1,
     /// The binary one; for UDP before a flow's first datagram.
     V2,
+}
+
+impl Exposure {
+    /// Whether visitors begin in the frames of two connections.
+    pub fn is_framed(&self) -> bool {
+        self.mux || (!self.direct && !self.udp)
+    }
+
+    /// Whether one that carries much is moved to a connection of its own.
+    pub fn may_move(&self) -> bool {
+        !self.mux && self.is_framed()
+    }
 }
 
 impl ProxyProtocol {
@@ -125,8 +141,16 @@ fn list(item: &Item, settings: &mut Settings) -> Vec<Exposure> {
 
 /// One service and where its name stands; none where nothing can be said about it any more.
 fn service(item: &Item, settings: &mut Settings) -> Option<(Position, Exposure)> {
-    let names = ["name", "local", "port", "udp", "mux", "proxy_protocol"];
-    let [name, local, port, udp, mux, proxy] = settings.fields(item, names, SERVICE)?;
+    let names = [
+        "name",
+        "local",
+        "port",
+        "udp",
+        "mux",
+        "direct",
+        "proxy_protocol",
+    ];
+    let [name, local, port, udp, mux, direct, proxy] = settings.fields(item, names, SERVICE)?;
     for (key, field) in [("name", &name), ("local", &local)] {
         if field.is_none() {
             settings.mistake(item.at, format!("no `{key}`; a service is {SERVICE}"));
@@ -138,7 +162,13 @@ fn service(item: &Item, settings: &mut Settings) -> Option<(Position, Exposure)>
     let local = local.and_then(|item| target(&item, "local", settings));
     let port = port.and_then(|item| read_port(&item, settings));
     let mut truth = |item: Option<Item>, key| item.is_some_and(|item| truth(&item, key, settings));
+    let direct_at = direct.as_ref().map_or(item.at, |direct| direct.at);
     let (udp, mux) = (truth(udp, "udp"), truth(mux, "mux"));
+    let direct = truth(direct, "direct");
+    if mux && direct {
+        let message = "`direct`: `mux` says that visitors share connections; one of them is right";
+        settings.mistake(direct_at, message.to_owned());
+    }
     let proxy_protocol = proxy.and_then(|item| version(&item, settings));
     if udp && proxy_protocol == Some(ProxyProtocol::V1) {
         let message = "`proxy_protocol`: \"v1\" is for streams only; with udp it is \"v2\"";
@@ -150,6 +180,7 @@ fn service(item: &Item, settings: &mut Settings) -> Option<(Position, Exposure)>
         port,
         udp,
         mux,
+        direct,
         proxy_protocol,
     };
     Some((at, exposure))
@@ -239,7 +270,11 @@ pub(super) fn show(exposes: &[Expose], out: &mut String) -> fmt::Result {
         for service in &expose.services {
             let local = plain(&service.local.to_string());
             let transport = if service.udp { "udp" } else { "tcp" };
-            let mode = if service.mux { ", mux" } else { "" };
+            let mode = match (service.mux, service.direct) {
+                (true, _) => ", mux",
+                (_, true) => ", direct",
+                _ => "",
+            };
             write!(out, "  {} -> {local}: {transport}{mode}", service.name)?;
             if let Some(port) = service.port {
                 write!(out, ", port {port}")?;

@@ -251,6 +251,7 @@ fn each_value_of_a_service_is_refused_where_it_stands() {
         ("port = '80'", format!("8: error: {port}; found the text \"80\"")),
         ("udp = 1", "7: error: `udp`: wants true or false; found the number 1".into()),
         ("mux = 'yes'", "7: error: `mux`: wants true or false; found the text \"yes\"".into()),
+        ("direct = 1", "7: error: `direct`: wants true or false; found the number 1".into()),
         ("proxy_protocol = 'v3'", "18: error: `proxy_protocol`: wants one of: \"v1\", \"v2\"; found the text \"v3\"".into()),
         ("prt = 1", "1: error: unknown key `prt`; the nearest known one is `port`".into()),
     ] {

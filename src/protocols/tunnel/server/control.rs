@@ -237,7 +237,7 @@ impl Control {
                 uuid,
             },
         };
-        let Some(ticket) = self.issue(purpose, cx) else {
+        let Some(ticket) = self.lobby.ticket(purpose, cx.now) else {
             return refuse(Reason::Overloaded, cx);
         };
         let service = number;
@@ -255,12 +255,6 @@ impl Control {
         };
         self.say(&Frame::Visit(visit), cx);
         self.fill_pool(cx);
-    }
-
-    fn issue(&self, purpose: Purpose, cx: &Cx<'_>) -> Option<Ticket> {
-        let ticket = Ticket::new(self.lobby.random()?);
-        let issued = self.lobby.tickets.issue(ticket, purpose, cx.now);
-        issued.ok().map(|()| ticket)
     }
 
     /// Somebody waits no more: it was served, or is gone.
@@ -322,7 +316,7 @@ impl Control {
             client: self.client,
             wanted: Wanted::Pool,
         };
-        let issued = (0..missing).filter_map(|_| self.issue(purpose, cx));
+        let issued = (0..missing).filter_map(|_| self.lobby.ticket(purpose, cx.now));
         let tickets: Vec<_> = issued.map(|ticket| *ticket.as_bytes()).collect();
         if !tickets.is_empty() {
             self.say(&Frame::PoolWanted(TicketList::new(&tickets)), cx);

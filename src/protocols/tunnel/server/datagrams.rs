@@ -185,7 +185,9 @@ impl Datagrams {
                     flows.remove(place);
                     places.remove(&frame.uuid);
                 }
-                Body::Open(_) | Body::End => cx.count(Metric::Ignored, 1),
+                Body::Open(_) | Body::End | Body::Move(_) | Body::Moved => {
+                    cx.count(Metric::Ignored, 1);
+                }
             }
         })?;
         Ok(())

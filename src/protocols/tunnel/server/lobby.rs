@@ -11,8 +11,8 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::super::tickets::Tickets;
-use super::super::wire::{ClientId, Place, Uuid};
+use super::super::tickets::{Purpose, Tickets};
+use super::super::wire::{ClientId, Place, Ticket, Uuid};
 use super::Rules;
 use super::words::enter;
 use crate::reactor::Handle;
@@ -57,6 +57,13 @@ impl Lobby {
     /// A new name of something on this core.
     pub(super) fn uuid(&self, core: u8) -> Option<Uuid> {
         Some(Uuid::new(self.random()?, core))
+    }
+
+    /// A ticket for a data connection; none where there is no room for one.
+    pub(super) fn ticket(&self, purpose: Purpose, now: Instant) -> Option<Ticket> {
+        let ticket = Ticket::new(self.random()?);
+        let issued = self.tickets.issue(ticket, purpose, now);
+        issued.ok().map(|()| ticket)
     }
 
     /// A core's hall is there.

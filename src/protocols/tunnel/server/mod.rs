@@ -19,6 +19,7 @@ mod control;
 mod datagrams;
 mod desk;
 mod entrance;
+mod guest;
 mod hall;
 mod lobby;
 mod pool;
@@ -57,6 +58,8 @@ struct Rules {
     udp_idle_timeout: Duration,
     handshake_timeout: Duration,
     drain_timeout: Duration,
+    /// How long a visitor in frames may be silent.
+    idle_timeout: Duration,
 }
 
 impl Rules {
@@ -80,6 +83,7 @@ impl Rules {
             udp_idle_timeout: config.udp_idle_timeout,
             handshake_timeout: ground.limits.handshake_timeout,
             drain_timeout: ground.limits.drain_timeout,
+            idle_timeout: ground.limits.idle_timeout,
         }
     }
 

@@ -12,6 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::mux::{End, Mux};
 use super::super::wire::{
     Control as Frame, Expose, Exposed, Mode, Name, Place, Refusal, SUPERSEDED, Transport,
 };
@@ -31,6 +32,7 @@ pub(super) struct Service {
     pub(super) name: Name,
     pub(super) transport: Transport,
     mode: Mode,
+    may_move: bool,
     owner: Box<[u8]>,
     request: u32,
     wanted: Option<u16>,
@@ -120,6 +122,7 @@ impl Control {
             name,
             transport: expose.transport,
             mode: expose.mode,
+            may_move: expose.options.may_move(),
             owner: owner.into(),
             request: expose.request,
             wanted: (expose.port > 0).then_some(expose.port),
@@ -192,7 +195,8 @@ impl Control {
         if service.is_over {
             return self.drop_service(number, cx);
         }
-        let share = Share::new((service.name.clone(), client), number, cx.handle, most);
+        let known = (service.name.clone(), client);
+        let share = Share::new(known, number, cx.handle, service.may_move, most);
         let share = Arc::new(share);
         service.share = Some(Arc::clone(&share));
         let (transport, mode, known) = (service.transport, service.mode, service.server);
@@ -223,7 +227,7 @@ impl Control {
     ) -> Option<Handle> {
         let lobby = Arc::clone(&self.lobby);
         let session: Box<dyn Session> = match transport {
-            Transport::Tcp => Box::new(Trunk::new(lobby, share)),
+            Transport::Tcp => Box::new(Trunk::new(lobby, share, Mux::new(End::Server))),
             Transport::Udp => Box::new(Datagrams::new(lobby, share, mode)),
         };
         cx.spawn(session)

@@ -17,6 +17,8 @@ pub(super) struct Share {
     pub(super) number: u16,
     /// Whom to ask for a data connection.
     pub(super) control: Handle,
+    /// The client has its visitors moved out of the frames when they carry much.
+    pub(super) may_move: bool,
     /// Visitors on all cores.
     visitors: AtomicUsize,
     most: usize,
@@ -27,6 +29,7 @@ impl Share {
         (name, client): (Name, ClientId),
         number: u16,
         control: Handle,
+        may_move: bool,
         most: usize,
     ) -> Self {
         Self {
@@ -34,6 +37,7 @@ impl Share {
             client,
             number,
             control,
+            may_move,
             visitors: AtomicUsize::new(0),
             most,
         }
@@ -73,7 +77,7 @@ pub(super) enum Word {
     },
     /// Control to whoever listens for a service: no more.
     Close { number: u16 },
-    /// Hall to visitor, with the connection.
+    /// Hall or trunk to visitor, with the connection.
     Arrival,
     /// Visitor to control: a data connection is wanted.
     Want {

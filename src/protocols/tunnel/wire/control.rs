@@ -181,15 +181,23 @@ impl Options {
     /// Where the wanted port is taken or outside of the range, another one will do.
     pub const ANY_PORT_WILL_DO: u32 = 1;
 
+    /// In mode *mux*: a visitor with much to carry may be moved to a data connection of its own.
+    pub const MAY_MOVE: u32 = 2;
+
     /// Whether another port will do.
     pub const fn any_port_will_do(self) -> bool {
         self.0 & Self::ANY_PORT_WILL_DO != 0
     }
 
+    /// Whether visitors may be moved.
+    pub const fn may_move(self) -> bool {
+        self.0 & Self::MAY_MOVE != 0
+    }
+
     /// Whether there is a wish that this version does not know, and so cannot fulfil: that is refused
     /// as unsupported, never passed over.
     pub const fn has_unknown(self) -> bool {
-        self.0 & !Self::ANY_PORT_WILL_DO != 0
+        self.0 & !(Self::ANY_PORT_WILL_DO | Self::MAY_MOVE) != 0
     }
 }
 

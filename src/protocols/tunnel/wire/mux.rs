@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Transport, UUID, Uuid, address};
+use super::{TICKET, Ticket, Transport, UUID, Uuid, address};
 use crate::wire::{Reader, WireError, Writer};
 
 /// What stands in front of every frame. Whoever passes payload on piece by piece reads this, and the
@@ -29,6 +29,11 @@ pub enum Mark {
     Reset,
     /// A [`Visitor`] follows.
     Open,
+    /// What else the server has of this visitor's stream comes on a data connection, for which a ticket
+    /// follows. Never with datagrams.
+    Move,
+    /// The client's answer: what else it has of the stream comes there, too.
+    Moved,
 }
 
 impl MuxHead {
@@ -48,6 +53,8 @@ impl MuxHead {
             0 if is_stream => Mark::End,
             RESET => Mark::Reset,
             OPEN => Mark::Open,
+            MOVE if is_stream => Mark::Move,
+            MOVED if is_stream => Mark::Moved,
             length if length as usize > most => {
                 return Err(WireError::TooLong {
                     field: "raw",
@@ -67,6 +74,8 @@ impl MuxHead {
             Mark::End => 0,
             Mark::Reset => RESET,
             Mark::Open => OPEN,
+            Mark::Move => MOVE,
+            Mark::Moved => MOVED,
         };
         numbered(self.uuid, rawlen)
     }
@@ -144,6 +153,10 @@ pub enum Body<'a> {
     End,
     /// Both directions have ended.
     Reset,
+    /// The server's part of the stream goes on on a data connection with this ticket.
+    Move(Ticket),
+    /// So does the client's.
+    Moved,
 }
 
 impl<'a> Frame<'a> {
@@ -164,6 +177,11 @@ impl<'a> Frame<'a> {
                 Some((visitor, len)) => (Body::Open(visitor), len),
                 None => return Ok(None),
             },
+            Mark::Moved => (Body::Moved, 0),
+            Mark::Move => match rest.first_chunk::<TICKET>() {
+                Some(ticket) => (Body::Move(Ticket::new(*ticket)), TICKET),
+                None => return Ok(None),
+            },
             Mark::Data(length) => match rest.get(..length as usize) {
                 Some(raw) => (Body::Data(raw), raw.len()),
                 None => return Ok(None),
@@ -175,10 +193,12 @@ impl<'a> Frame<'a> {
     /// Appends the frame. Its data is no longer than a frame holds: [`append_stream`] splits a stream
     /// that is, and what is longer than a datagram is none. Of longer data nothing is written.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let (mark, raw) = match self.body {
+        let (mark, raw) = match &self.body {
             Body::Open(_) => (Mark::Open, &[][..]),
+            Body::Move(ticket) => (Mark::Move, &ticket.as_bytes()[..]),
+            Body::Moved => (Mark::Moved, &[][..]),
             Body::Data(raw) if raw.len() > MAX_RAW => return,
-            Body::Data(raw) => (Mark::Data(raw.len() as u32), raw),
+            Body::Data(raw) => (Mark::Data(raw.len() as u32), *raw),
             Body::End => (Mark::End, &[][..]),
             Body::Reset => (Mark::Reset, &[][..]),
         };
@@ -259,6 +279,10 @@ const RESET: u32 = u32::MAX;
 
 const OPEN: u32 = u32::MAX - 1;
 
+const MOVE: u32 = u32::MAX - 2;
+
+const MOVED: u32 = u32::MAX - 3;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,11 +309,14 @@ mod tests {
         for transport in [Transport::Tcp, Transport::Udp] {
             assert_eq!(head(u32::MAX, transport), Ok(Mark::Reset));
             assert_eq!(head(u32::MAX - 1, transport), Ok(Mark::Open));
-            for long in [65_537, 1 << 31, u32::MAX - 2] {
+            for long in [65_537, 1 << 31, u32::MAX - 4] {
                 let refused = head(long, transport);
                 assert!(matches!(refused, Err(WireError::TooLong { .. })), "{long}");
             }
         }
+        assert_eq!(stream(u32::MAX - 2), Ok(Mark::Move));
+        assert_eq!(stream(u32::MAX - 3), Ok(Mark::Moved));
+        assert!(datagram(u32::MAX - 2).is_err() && datagram(u32::MAX - 3).is_err());
         assert!(datagram(65_508).is_err());
     }
 

@@ -1,0 +1,267 @@
+//! One visitor of a service for TCP in mode *mux* on the client's side: its connection to the inside
+//! service, and when it carries much a data connection to the server.
+//!
+//! ```text
+//!   ToService ──> Framed ── both ends, reset, lines lost ──> Close
+//!                   └─ Move ──> ToServer ──> Confirming ── CONFIRM ──> relay ──> Close
+//!                                   └────────────┴─ anything else ──> reset, and the server is told
+//! ```
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::super::mux::{CONFIRM, News, Shared};
+use super::super::wire::{Attach, Mark, Ticket, Uuid};
+use super::header::header;
+use super::{Route, Rules, Word};
+use crate::buffer::Ring;
+use crate::net::ConnKey;
+use crate::reactor::Handle;
+use crate::session::{Cause, Close, Cx, Event, Mail, Session};
+use crate::upstream::{Dialling, Failure, Progress};
+
+/// A visitor.
+pub(super) struct Guest {
+    pub(super) rules: Rc<Rules>,
+    pub(super) link: Handle,
+    pub(super) mux: Shared,
+    pub(super) route: Route,
+    pub(super) uuid: Uuid,
+    pub(super) visitor: SocketAddr,
+    pub(super) state: State,
+}
+
+/// How far a visitor has come.
+pub(super) enum State {
+    Fresh,
+    /// Perhaps it is to be moved as soon as the service is there.
+    ToService(Dialling, Option<Ticket>),
+    Framed(ConnKey),
+    ToServer(ConnKey, Dialling, Ticket),
+    Confirming {
+        local: ConnKey,
+        data: ConnKey,
+    },
+    Served,
+}
+
+impl Guest {
+    fn dial(&mut self, cx: &mut Cx<'_>) -> Result<(), Close> {
+        let targets = &self.rules.locals[self.route.at];
+        let (dialling, progress) = Dialling::start(targets, cx);
+        self.state = State::ToService(dialling, None);
+        self.advance(progress, cx)
+    }
+
+    fn advance(&mut self, progress: Progress, cx: &mut Cx<'_>) -> Result<(), Close> {
+        match (progress, &self.state) {
+            (Progress::Connected(conn), State::ToService(_, ticket)) => {
+                let ticket = *ticket;
+                self.reached(conn, ticket, cx)
+            }
+            (Progress::Connected(data), State::ToServer(local, _, ticket)) => {
+                let (local, ticket, uuid) = (*local, *ticket, self.uuid);
+                cx.send(data, &Attach { ticket, uuid }.encode());
+                self.state = State::Confirming { local, data };
+                Ok(())
+            }
+            (Progress::Failed(why), State::ToService(..)) => self.unreached(why, cx),
+            (Progress::Failed(why), _) => self.break_off(Close::upstream(why.into()), cx),
+            _ => Ok(()),
+        }
+    }
+
+    /// The service is there.
+    fn reached(
+        &mut self,
+        conn: ConnKey,
+        ticket: Option<Ticket>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Close> {
+        let service = &self.rules.services[self.route.at];
+        if let Some(version) = service.proxy_protocol {
+            let public = self.route.public;
+            cx.send(conn, &header(version, false, self.visitor, public));
+        }
+        self.state = State::Framed(conn);
+        self.mux.borrow_mut().connect(self.uuid, conn, cx);
+        match ticket {
+            Some(ticket) => self.start_move(ticket, cx),
+            None => Ok(()),
+        }
+    }
+
+    fn unreached(&mut self, why: Failure, cx: &mut Cx<'_>) -> Result<(), Close> {
+        let word = Word::Unserved {
+            uuid: Uuid::NONE,
+            at: self.route.at,
+            why: why.words(),
+        };
+        cx.post(self.link, Mail::new(word));
+        Err(Close::upstream(why.into()))
+    }
+
+    /// The server's last frame has come, and this end's last one leaves.
+    fn start_move(&mut self, ticket: Ticket, cx: &mut Cx<'_>) -> Result<(), Close> {
+        let State::Framed(local) = self.state else {
+            return Ok(());
+        };
+        self.mux.borrow_mut().move_guest(self.uuid, None, cx);
+        cx.pause(local);
+        cx.arm(PATIENCE, self.rules.handshake_timeout * 2);
+        let (dialling, progress) = Dialling::start(&self.rules.server, cx);
+        self.state = State::ToServer(local, dialling, ticket);
+        self.advance(progress, cx)
+    }
+
+    /// The server's confirmation; what is behind it is the visitor's.
+    fn confirmed(&mut self, rx: &mut Ring, cx: &mut Cx<'_>) -> Result<(), Close> {
+        let State::Confirming { local, data } = self.state else {
+            return Ok(());
+        };
+        let mut byte = [0];
+        if rx.copy_to(0, &mut byte) == 0 {
+            return Ok(());
+        }
+        if byte != [CONFIRM] {
+            return self.break_off(Close::upstream(Cause::Denied("no confirmation")), cx);
+        }
+        rx.consume(1);
+        self.forget(cx);
+        self.state = State::Served;
+        cx.disarm(PATIENCE);
+        cx.relay(data, local);
+        Ok(())
+    }
+
+    fn forget(&mut self, cx: &mut Cx<'_>) {
+        let [from, to] = self.mux.borrow_mut().forget(self.uuid, cx);
+        // The visitor's side comes first, as in the relay.
+        cx.passed_on([to, from]);
+    }
+
+    /// Its end without an end of the stream, for both sides.
+    fn break_off(&mut self, close: Close, cx: &mut Cx<'_>) -> Result<(), Close> {
+        match &self.state {
+            State::Framed(local) | State::ToServer(local, ..) => cx.reset(*local),
+            State::Confirming { local, data } => {
+                cx.reset(*local);
+                cx.reset(*data);
+            }
+            State::Fresh | State::ToService(..) | State::Served => {}
+        }
+        Err(close)
+    }
+
+    fn hear(&mut self, news: News, cx: &mut Cx<'_>) -> Result<(), Close> {
+        match (news, &mut self.state) {
+            (News::Ended(over), State::Framed(local)) => {
+                cx.finish(*local);
+                return if over { Err(Close::finished()) } else { Ok(()) };
+            }
+            (News::Reset, State::Served) | (News::Gone, State::Served) => {}
+            (News::Reset, _) => {
+                let close =
+                    Close::downstream(Cause::Io("visitor", std::io::ErrorKind::ConnectionReset));
+                return self.break_off(close, cx);
+            }
+            // Only the confirmation is still to come, and not by those.
+            (News::Gone, State::ToServer(..) | State::Confirming { .. }) => {}
+            (News::Gone, _) => {
+                let close =
+                    Close::upstream(Cause::Io("frames", std::io::ErrorKind::ConnectionAborted));
+                return self.break_off(close, cx);
+            }
+            (News::Move(ticket), State::ToService(_, later)) => *later = Some(ticket),
+            (News::Move(ticket), State::Framed(_)) => return self.start_move(ticket, cx),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn react(&mut self, event: Event<'_>, cx: &mut Cx<'_>) -> Result<(), Close> {
+        match event {
+            Event::Opened => return self.dial(cx),
+            Event::Data { conn, rx, .. } => match self.state {
+                State::Framed(local) if local == conn => {
+                    self.mux.borrow_mut().read_guest(self.uuid, conn, rx, cx);
+                }
+                State::Confirming { data, .. } if data == conn => return self.confirmed(rx, cx),
+                _ => cx.pause(conn),
+            },
+            Event::Eof { conn } => match self.state {
+                State::Framed(_) => {
+                    if self.mux.borrow_mut().end_guest(self.uuid, cx) {
+                        return Err(Close::finished());
+                    }
+                }
+                State::Confirming { data, .. } if data == conn => {
+                    let close = Close::upstream(Cause::Truncated);
+                    return self.break_off(close, cx);
+                }
+                // The relay will tell it on.
+                _ => {}
+            },
+            Event::Lost { why, .. } => {
+                let close = Close::upstream(Cause::Io("connection", why));
+                return self.break_off(close, cx);
+            }
+            Event::Drained { .. } => self.mux.borrow_mut().grant(self.uuid, cx),
+            Event::Timer { .. } => {
+                return self.break_off(Close::upstream(Cause::Deadline("data connection")), cx);
+            }
+            Event::Mail { mail, .. } => {
+                if let Some(news) = mail.open() {
+                    return self.hear(news, cx);
+                }
+            }
+            Event::Relayed(relayed) => return Err(relayed.into()),
+            ref other => {
+                let progress = match &mut self.state {
+                    State::ToService(dialling, _) | State::ToServer(_, dialling, _) => {
+                        dialling.handle(other, cx)
+                    }
+                    _ => return Ok(()),
+                };
+                return self.advance(progress, cx);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Session for Guest {
+    fn handle(&mut self, event: Event<'_>, cx: &mut Cx<'_>) -> Result<(), Close> {
+        let outcome = self.react(event, cx);
+        if let Err(close) = &outcome
+            && !matches!(self.state, State::Served)
+        {
+            let known = self.mux.borrow().is_known(self.uuid);
+            if close.cause != Cause::Finished && known {
+                self.mux.borrow().say(self.uuid, Mark::Reset, cx);
+            }
+            self.forget(cx);
+        }
+        outcome
+    }
+
+    fn describe(&self, out: &mut String) {
+        let service = &self.rules.services[self.route.at];
+        let (name, visitor, local) = (&service.name, self.visitor, &service.local);
+        // Writing to a string cannot fail.
+        let _ = write!(out, " service={name} visitor={visitor} local={local}");
+    }
+
+    fn leave(&mut self, cx: &mut Cx<'_>) {
+        let mut mux = self.mux.borrow_mut();
+        // One that was ended from outside.
+        if mux.is_known(self.uuid) {
+            mux.say(self.uuid, Mark::Reset, cx);
+        }
+        mux.forget(self.uuid, cx);
+    }
+}
+
+/// It moves for too long.
+const PATIENCE: u8 = 0;

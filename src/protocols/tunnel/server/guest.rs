@@ -1,0 +1,315 @@
+//! One visitor of a service for TCP in mode *mux*, from its connect to its last byte.
+//!
+//! ```text
+//!   Arrival ──> Framed ── both ends, reset, idle, lines lost ──> Close
+//!                  └─ much to carry ──> Moving ── Moved and a data connection ──> relay ──> Close
+//!                                          └─ anything else ──> reset
+//! ```
+//!
+//! It lives on the core of its service's trunk, which announces it and puts into its queue what comes.
+
+use std::fmt::Write;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::super::mux::{CONFIRM, News, Shared};
+use super::super::tickets::{Purpose, Wanted};
+use super::super::wire::{Mark, Ticket, Uuid};
+use super::lobby::Lobby;
+use super::words::{Share, Word};
+use crate::net::ConnKey;
+use crate::session::{Cause, Close, Cx, Event, Session};
+
+/// A visitor.
+pub(super) struct Guest {
+    lobby: Arc<Lobby>,
+    share: Arc<Share>,
+    mux: Shared,
+    uuid: Uuid,
+    peer: SocketAddr,
+    state: State,
+}
+
+enum State {
+    Fresh,
+    Framed(ConnKey),
+    Moving(Moving),
+    Served,
+}
+
+/// What is to be there before a relay begins.
+struct Moving {
+    conn: ConnKey,
+    data: Option<ConnKey>,
+    /// The client's last frame has come.
+    moved: bool,
+    ticket: Ticket,
+}
+
+impl Guest {
+    /// A visitor whose place among all has been taken; it is given back when this is dropped.
+    pub(super) fn new(
+        lobby: &Arc<Lobby>,
+        share: &Arc<Share>,
+        mux: &Shared,
+        uuid: Uuid,
+        peer: SocketAddr,
+    ) -> Self {
+        Self {
+            lobby: Arc::clone(lobby),
+            share: Arc::clone(share),
+            mux: Shared::clone(mux),
+            uuid,
+            peer,
+            state: State::Fresh,
+        }
+    }
+
+    fn begin(&mut self, conn: ConnKey, cx: &mut Cx<'_>) {
+        let known = {
+            let mut mux = self.mux.borrow_mut();
+            mux.connect(self.uuid, conn, cx);
+            mux.is_known(self.uuid)
+        };
+        self.state = State::Framed(conn);
+        let rules = &self.lobby.rules;
+        let first = if known {
+            rules.idle_timeout
+        } else {
+            rules.visitor_timeout
+        };
+        cx.arm(PATIENCE, first);
+    }
+
+    /// It carries much: the rest goes by a connection of its own, if the client can do so and there is
+    /// a ticket to be had.
+    fn start_move(&mut self, cx: &mut Cx<'_>) {
+        let State::Framed(conn) = self.state else {
+            return;
+        };
+        if !self.share.may_move {
+            return;
+        }
+        let purpose = Purpose {
+            to: cx.handle,
+            client: self.share.client,
+            wanted: Wanted::Visit {
+                service: self.share.number,
+                uuid: self.uuid,
+            },
+        };
+        let Some(ticket) = self.lobby.ticket(purpose, cx.now) else {
+            return;
+        };
+        self.mux
+            .borrow_mut()
+            .move_guest(self.uuid, Some(ticket), cx);
+        cx.pause(conn);
+        cx.arm(PATIENCE, self.lobby.rules.visitor_timeout);
+        self.state = State::Moving(Moving {
+            conn,
+            data: None,
+            moved: false,
+            ticket,
+        });
+    }
+
+    /// A step of the move is done; with the last one it is over.
+    fn go_on(&mut self, cx: &mut Cx<'_>) {
+        let State::Moving(moving) = &self.state else {
+            return;
+        };
+        let (conn, Some(data), true) = (moving.conn, moving.data, moving.moved) else {
+            return;
+        };
+        self.state = State::Served;
+        self.forget(cx);
+        cx.disarm(PATIENCE);
+        cx.send(data, &[CONFIRM]);
+        cx.relay(conn, data);
+    }
+
+    fn forget(&mut self, cx: &mut Cx<'_>) {
+        let passed = self.mux.borrow_mut().forget(self.uuid, cx);
+        cx.passed_on(passed);
+    }
+
+    /// Its end without an end of the stream: nobody takes what it has heard for all there is.
+    fn break_off(&mut self, close: Close, cx: &mut Cx<'_>) -> Result<(), Close> {
+        match &self.state {
+            State::Framed(conn) => cx.reset(*conn),
+            State::Moving(moving) => {
+                cx.reset(moving.conn);
+                moving.data.into_iter().for_each(|data| cx.reset(data));
+            }
+            State::Fresh | State::Served => {}
+        }
+        Err(close)
+    }
+
+    fn hear(&mut self, news: News, cx: &mut Cx<'_>) -> Result<(), Close> {
+        match (news, &mut self.state) {
+            (News::Ended(over), State::Framed(conn)) => {
+                cx.finish(*conn);
+                return if over { Err(Close::finished()) } else { Ok(()) };
+            }
+            (News::Reset, State::Framed(_) | State::Moving(_)) => {
+                return self.break_off(broken("service", ErrorKind::ConnectionReset), cx);
+            }
+            (News::Gone, State::Framed(_) | State::Moving(_)) => {
+                return self.break_off(broken("frames", ErrorKind::ConnectionAborted), cx);
+            }
+            (News::Bulky, State::Framed(_)) => self.start_move(cx),
+            (News::Moved, State::Moving(moving)) => {
+                moving.moved = true;
+                self.go_on(cx);
+            }
+            // The client had said this before it knew of the move; where it was the last word, there
+            // is nobody left to move.
+            (News::Ended(over), State::Moving(moving)) => {
+                cx.finish(moving.conn);
+                return if over { Err(Close::finished()) } else { Ok(()) };
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self, conn: ConnKey, close: Close, cx: &mut Cx<'_>) -> Result<(), Close> {
+        if let State::Moving(moving) = &mut self.state
+            && moving.data == Some(conn)
+        {
+            moving.data = None;
+        }
+        self.break_off(close, cx)
+    }
+
+    fn expire(&mut self, cx: &mut Cx<'_>) -> Result<(), Close> {
+        let State::Framed(_) = self.state else {
+            return self.break_off(unreachable("backend_timeout"), cx);
+        };
+        let (known, silent) = {
+            let mux = self.mux.borrow();
+            let silent = mux.silence(self.uuid, cx.now);
+            (mux.is_known(self.uuid), silent)
+        };
+        if !known {
+            return Err(unreachable("backend_timeout"));
+        }
+        let most = self.lobby.rules.idle_timeout;
+        if silent >= most {
+            return Err(Close::own(Cause::Deadline("idle")));
+        }
+        cx.arm(PATIENCE, most - silent);
+        Ok(())
+    }
+
+    fn react(&mut self, event: Event<'_>, cx: &mut Cx<'_>) -> Result<(), Close> {
+        match event {
+            Event::Handed { conn, mail, .. } => match (mail.open(), &mut self.state) {
+                (Some(Word::Arrival), State::Fresh) => self.begin(conn, cx),
+                (_, State::Moving(moving)) if moving.data.is_none() => {
+                    moving.data = Some(conn);
+                    self.go_on(cx);
+                }
+                _ => cx.close(conn),
+            },
+            Event::Data { conn, rx, .. } => match self.state {
+                State::Framed(own) if own == conn => {
+                    let bulky = self.mux.borrow_mut().read_guest(self.uuid, conn, rx, cx);
+                    if bulky {
+                        self.start_move(cx);
+                    }
+                }
+                _ => cx.pause(conn),
+            },
+            Event::Eof { conn } => match &self.state {
+                State::Framed(_) => {
+                    if self.mux.borrow_mut().end_guest(self.uuid, cx) {
+                        return Err(Close::finished());
+                    }
+                }
+                State::Moving(moving) if moving.data == Some(conn) => {
+                    let close = broken("data connection", ErrorKind::UnexpectedEof);
+                    return self.break_off(close, cx);
+                }
+                // The relay will tell it on.
+                _ => {}
+            },
+            Event::Lost { conn, why } => {
+                let own = match &self.state {
+                    State::Framed(own) => *own == conn,
+                    State::Moving(moving) => moving.conn == conn,
+                    _ => false,
+                };
+                let close = match own {
+                    true => Close::downstream(Cause::Io("visitor", why)),
+                    false => Close::upstream(Cause::Io("data connection", why)),
+                };
+                return self.lose(conn, close, cx);
+            }
+            Event::Drained { .. } => self.mux.borrow_mut().grant(self.uuid, cx),
+            Event::Timer { .. } => return self.expire(cx),
+            Event::Mail { mail, .. } => {
+                if let Some(news) = mail.open() {
+                    return self.hear(news, cx);
+                }
+            }
+            Event::Relayed(relayed) => return Err(relayed.into()),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Session for Guest {
+    fn handle(&mut self, event: Event<'_>, cx: &mut Cx<'_>) -> Result<(), Close> {
+        let outcome = self.react(event, cx);
+        if let Err(close) = &outcome
+            && !matches!(self.state, State::Served)
+        {
+            if close.cause != Cause::Finished && self.mux.borrow().is_known(self.uuid) {
+                self.mux.borrow().say(self.uuid, Mark::Reset, cx);
+            }
+            self.forget(cx);
+        }
+        outcome
+    }
+
+    fn describe(&self, out: &mut String) {
+        let (name, peer, client) = (&self.share.name, self.peer, self.share.client);
+        // Writing to a string cannot fail.
+        let _ = write!(out, " service={name} visitor={peer} client={client}");
+    }
+
+    fn leave(&mut self, cx: &mut Cx<'_>) {
+        if let State::Moving(moving) = &self.state {
+            self.lobby.tickets.cancel(&moving.ticket);
+        }
+        let mut mux = self.mux.borrow_mut();
+        // One that was ended from outside.
+        if mux.is_known(self.uuid) {
+            mux.say(self.uuid, Mark::Reset, cx);
+        }
+        mux.forget(self.uuid, cx);
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.share.leave();
+        self.lobby.leave();
+    }
+}
+
+fn unreachable(why: &'static str) -> Close {
+    Close::upstream(Cause::Unreachable(why))
+}
+
+fn broken(what: &'static str, why: ErrorKind) -> Close {
+    Close::upstream(Cause::Io(what, why))
+}
+
+/// It waits for the client's connections, is silent, or moves for too long.
+const PATIENCE: u8 = 0;

@@ -1,0 +1,164 @@
+//! A visitor that carries much begins in frames and goes on by a connection of its own: whatever falls
+//! in between, its bytes are whole and in order, or it is reset.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use towpath::protocols::tunnel::wire::{Mode, Options};
+
+use super::client::{Client, VISITOR_TIMEOUT};
+use crate::seeds;
+
+/// The server's first byte on a data connection that a visitor is moved to.
+const CONFIRM: u8 = 6;
+
+/// A client that has its visitors moved, with one of them.
+fn begin(seed: u64) -> (Client, SocketAddr) {
+    let mut client = Client::new(seed, 3);
+    client.expose_with(Mode::Mux, Options::MAY_MOVE);
+    client.join_frames();
+    let visitor = client.visit_own();
+    client.settle();
+    (client, visitor)
+}
+
+/// Talks until the server asks for the move; what was said each way.
+fn talk(client: &mut Client, visitor: SocketAddr) -> [Vec<u8>; 2] {
+    let mut said = [Vec::new(), Vec::new()];
+    let busy = client.random.below(3);
+    while !client.is_asked(visitor) {
+        let (up, down) = match busy {
+            0 => (40_000, 10),
+            1 => (10, 40_000),
+            _ => (30_000, 30_000),
+        };
+        let (up, down) = (client.random.bytes(up), client.random.bytes(down));
+        client.say(visitor, &up);
+        client.speak(visitor, &down);
+        said[0].extend(up);
+        said[1].extend(down);
+        if client.random.chance(70) {
+            client.settle();
+            client.take_frames(visitor);
+        }
+        assert!(said[0].len() + said[1].len() < 2_000_000, "never moved");
+    }
+    said
+}
+
+#[test]
+fn a_visitor_that_carries_much_is_moved_without_the_loss_of_a_byte() {
+    seeds(60, |seed| {
+        let (mut client, visitor) = begin(seed);
+        let mut said = talk(&mut client, visitor);
+        // Either may have more to say, or have ended, before the move is done.
+        let more = client.random.bytes(50_000);
+        client.say(visitor, &more);
+        said[0].extend(more);
+        let early_end = client.random.chance(30);
+        if early_end {
+            client.end(visitor);
+        }
+        client.settle();
+        let (data, unsent) = client.follow(visitor);
+        client.settle();
+        client.take_frames(visitor);
+        client.settle();
+        let heard = client.heard(data);
+        assert_eq!(heard.first(), Some(&CONFIRM));
+        let late = client.random.bytes(70_000);
+        client.say(data, &[unsent, late.clone()].concat());
+        said[1].extend(late);
+        if !early_end {
+            let late = client.random.bytes(90_000);
+            client.say(visitor, &late);
+            said[0].extend(late);
+            client.end(visitor);
+        }
+        client.end(data);
+        client.settle();
+        let heard = [client.taken(visitor), client.heard(data)[1..].to_vec()].concat();
+        assert!(heard == said[0], "what the visitor has said");
+        assert!(
+            client.heard(visitor) == said[1],
+            "what the service has said"
+        );
+        assert!(client.is_over(visitor) && client.is_over(data));
+        assert!(!client.was_reset(visitor) && !client.is_broken(visitor));
+        client.finish();
+    });
+}
+
+#[test]
+fn a_move_that_comes_to_nothing_resets_the_visitor() {
+    seeds(60, |seed| {
+        let (mut client, visitor) = begin(seed);
+        talk(&mut client, visitor);
+        match client.random.below(5) {
+            // The client says nothing more.
+            0 => client.wait(VISITOR_TIMEOUT + Duration::from_secs(1)),
+            1 => client.reset_frames(visitor),
+            2 => client.leave_frames(),
+            // The visitor breaks: the client hears of it.
+            3 => {
+                client.reset(visitor);
+                client.settle();
+                assert!(client.is_broken(visitor));
+                let (data, _) = client.follow(visitor);
+                client.settle();
+                assert!(client.is_over(data) && client.heard(data).is_empty());
+                return client.finish();
+            }
+            // The client says its last frame, and never comes.
+            _ => {
+                let data = client.follow(visitor).0;
+                client.reset(data);
+                client.settle();
+                if client.heard(data) == [CONFIRM] {
+                    return client.finish();
+                }
+                client.wait(VISITOR_TIMEOUT + Duration::from_secs(1));
+            }
+        }
+        client.settle();
+        assert!(
+            client.was_reset(visitor),
+            "an end that is none of the stream"
+        );
+        client.finish();
+    });
+}
+
+#[test]
+fn a_visitor_that_carries_little_or_is_not_to_move_stays() {
+    seeds(10, |seed| {
+        let (mut client, visitor) = begin(seed);
+        for _ in 0..20 {
+            let bytes = client.random.bytes(60_000);
+            client.say(visitor, &bytes);
+            client.settle();
+            client.take_frames(visitor);
+            client.wait(Duration::from_secs(2));
+        }
+        assert!(!client.is_asked(visitor), "moved for little");
+        client.end(visitor);
+        client.end_frames(visitor);
+        client.settle();
+        assert!(client.is_over(visitor));
+        client.finish();
+    });
+}
+
+#[test]
+fn a_silent_visitor_ends_at_the_idle_timeout() {
+    seeds(10, |seed| {
+        let (mut client, visitor) = begin(seed);
+        client.say(visitor, b"hello");
+        client.settle();
+        client.wait(Duration::from_secs(599));
+        assert!(!client.is_over(visitor));
+        client.wait(Duration::from_secs(4));
+        assert!(client.is_over(visitor) && client.is_broken(visitor));
+        client.finish();
+    });
+}
