@@ -156,10 +156,9 @@ impl Guest {
 
     fn hear(&mut self, news: News, cx: &mut Cx<'_>) -> Result<(), Close> {
         match (news, &mut self.state) {
-            (News::Ended(over), State::Framed(local)) => {
-                cx.finish(*local);
-                return if over { Err(Close::finished()) } else { Ok(()) };
-            }
+            // Closing, which comes next, says it as well.
+            (News::Ended(true), State::Framed(_)) => return Err(Close::finished()),
+            (News::Ended(false), State::Framed(local)) => cx.finish(*local),
             (News::Reset, State::Served) | (News::Gone, State::Served) => {}
             (News::Reset, _) => {
                 let close =

@@ -150,10 +150,11 @@ impl Guest {
 
     fn hear(&mut self, news: News, cx: &mut Cx<'_>) -> Result<(), Close> {
         match (news, &mut self.state) {
-            (News::Ended(over), State::Framed(conn)) => {
-                cx.finish(*conn);
-                return if over { Err(Close::finished()) } else { Ok(()) };
+            // Closing, which comes next, says it as well.
+            (News::Ended(true), State::Framed(_) | State::Moving(_)) => {
+                return Err(Close::finished());
             }
+            (News::Ended(false), State::Framed(conn)) => cx.finish(*conn),
             (News::Reset, State::Framed(_) | State::Moving(_)) => {
                 return self.break_off(broken("service", ErrorKind::ConnectionReset), cx);
             }
@@ -165,12 +166,8 @@ impl Guest {
                 moving.moved = true;
                 self.go_on(cx);
             }
-            // The client had said this before it knew of the move; where it was the last word, there
-            // is nobody left to move.
-            (News::Ended(over), State::Moving(moving)) => {
-                cx.finish(moving.conn);
-                return if over { Err(Close::finished()) } else { Ok(()) };
-            }
+            // The client had said this before it knew of the move.
+            (News::Ended(false), State::Moving(moving)) => cx.finish(moving.conn),
             _ => {}
         }
         Ok(())
