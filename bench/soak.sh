@@ -91,6 +91,7 @@ at() { address_in "$WORK/home/addresses" "$1"; }
 
 # start_expose: the tunnel's client; its identity and so its port stay.
 start_expose() {
+    : >"$WORK/public"
     TOWPATH_TOKEN=$TOKEN "$TOWPATH" expose --server "$(at tunnel)" --identity "$WORK/expose.id" \
         "${BACKEND[tunnel]}" >"$WORK/public" 2>>"$WORK/expose.log" &
     EXPOSE=$!
@@ -107,7 +108,11 @@ done
 descriptors() { find "/proc/$1/fd" -mindepth 1 2>/dev/null | wc -l; }
 resident() { awk '$1 == "VmRSS:" { print $2 }' "/proc/$1/status"; }
 sessions() { curl -s -m 5 "http://$ADMIN/status" | grep -o '"sessions":[0-9]*' | head -n 1 | cut -d: -f2; }
-metric() { curl -s -m 5 "http://$ADMIN/metrics" | awk -v name="$1" '$1 == name { print $2 }'; }
+# metric NAME: of all cores together; nothing where there is none of that name.
+metric() {
+    curl -s -m 5 "http://$ADMIN/metrics" |
+        awk -v name="$1" '$1 == name || index($1, name "{") == 1 { sum += $2; told = 1 } END { if (told) print sum }'
+}
 
 sleep 1
 FIRST_SESSIONS=$(sessions)
@@ -118,8 +123,8 @@ again() {
     local name=$1
     shift
     while ! [ -e "$WORK/end" ]; do
-        "$@" --seconds 4 --warmup 0.2 >>"$WORK/load.$name" 2>>"$WORK/load.$name.error" ||
-            echo "failed=1" >>"$WORK/load.$name"
+        { "$@" --seconds 4 --warmup 0.2 >>"$WORK/load.$name" 2>>"$WORK/load.$name.error"; } 2>/dev/null ||
+            { echo "failed=1" >>"$WORK/load.$name" && sleep 0.2; }
     done
 }
 
@@ -217,7 +222,8 @@ fault_kick() {
 
 # Somebody asks the admin address for nonsense.
 fault_admin() {
-    curl -s -m 5 -o /dev/null -X POST --data-binary @/dev/zero "http://$ADMIN/reload" -m 2 || true
+    head -c 1000000 /dev/zero |
+        curl -s -m 2 -o /dev/null -X POST --data-binary @- "http://$ADMIN/reload" || true
     curl -s -m 5 -o /dev/null "http://$ADMIN/../../etc/passwd" || true
     (exec 3<>"/dev/tcp/${ADMIN/://}" && head -c 200000 /dev/zero >&3) 2>/dev/null || true
 }
@@ -258,7 +264,7 @@ judge() {
     if [ "$1" = 1 ]; then echo "ok: $2"; else echo "FAILED: $2" && BAD=1; fi
 }
 
-# third FROM TO: the median of resident memory over a part of the time that counts.
+# part FROM TO: the median of resident memory over a part of the time that counts.
 part() {
     awk -v from="$1" -v to="$2" '$1 >= from && $1 < to { print $2 }' "$WORK/samples" | sort -n |
         awk '{ all[NR] = $1 } END { print NR ? all[int((NR + 1) / 2)] : 0 }'
