@@ -76,18 +76,18 @@ CONFIG
 }
 
 write_config
-mkdir "$WORK/home"
+mkdir "$WORK/run"
 start_process "$WORK/server.log" "$TOWPATH" serve --config "$WORK/soak.toml" --workers 2 --log warn \
-    --data-dir "$WORK/home/data" --address-file "$WORK/home/addresses"
+    --data-dir "$WORK/run/data" --address-file "$WORK/run/addresses"
 SERVER=$STARTED_PID
 taskset -cp "0-$(($(nproc) - 1))" "$SERVER" >/dev/null
 for _ in $(seq 100); do
-    ADMIN=$(address_in "$WORK/home/addresses" admin)
+    ADMIN=$(address_in "$WORK/run/addresses" admin)
     [ -z "$ADMIN" ] || break
     sleep 0.05
 done
 [ -n "$ADMIN" ] || { cat "$WORK/server.log" >&2 && fail "towpath did not begin to listen"; }
-at() { address_in "$WORK/home/addresses" "$1"; }
+at() { address_in "$WORK/run/addresses" "$1"; }
 
 # start_expose: the tunnel's client; its identity and so its port stay.
 start_expose() {

@@ -83,7 +83,7 @@ fn the_example_in_the_section_is_right_too() {
     assert_eq!(
         out,
         "expose on tunnel.example:7400: with a token\n  \
-         web -> 127.0.0.1:8080: tcp, port 30080, proxy protocol v2\n  \
+         web -> 127.0.0.1:8080: tcp, direct, port 30080, proxy protocol v2\n  \
          dns -> 127.0.0.1:53: udp, mux\n"
     );
     let [expose] = &config.expose[..] else {
@@ -251,7 +251,7 @@ fn each_value_of_a_service_is_refused_where_it_stands() {
         ("port = '80'", format!("8: error: {port}; found the text \"80\"")),
         ("udp = 1", "7: error: `udp`: wants true or false; found the number 1".into()),
         ("mux = 'yes'", "7: error: `mux`: wants true or false; found the text \"yes\"".into()),
-        ("direct = 1", "7: error: `direct`: wants true or false; found the number 1".into()),
+        ("direct = 1", "10: error: `direct`: wants true or false; found the number 1".into()),
         ("proxy_protocol = 'v3'", "18: error: `proxy_protocol`: wants one of: \"v1\", \"v2\"; found the text \"v3\"".into()),
         ("prt = 1", "1: error: unknown key `prt`; the nearest known one is `port`".into()),
     ] {
