@@ -163,7 +163,8 @@ impl Counters {
 
     /// Which of the roles has this name.
     pub fn role_number(&self, name: &str) -> Option<usize> {
-        let is_it = |role: &OnceLock<RoleCounters>| role.get().is_some_and(|role| role.name == name);
+        let is_it =
+            |role: &OnceLock<RoleCounters>| role.get().is_some_and(|role| role.name == name);
         self.roles.iter().position(is_it)
     }
 }

@@ -147,13 +147,18 @@ mod tests {
             "b: changed",
         ];
         assert_eq!(words(&first, &other), want);
-        let fixed: Vec<_> = changes(&first, &other).map(|(key, _)| key.is_fixed).collect();
+        let fixed: Vec<_> = changes(&first, &other)
+            .map(|(key, _)| key.is_fixed)
+            .collect();
         assert_eq!(fixed, [false, true, false]);
     }
 
     #[test]
     fn a_secret_is_never_among_the_words() {
-        let (first, other) = (told("[a]\ntoken = \"one\"\n"), told("[a]\ntoken = \"two\"\n"));
+        let (first, other) = (
+            told("[a]\ntoken = \"one\"\n"),
+            told("[a]\ntoken = \"two\"\n"),
+        );
         assert_eq!(words(&first, &other), ["a.token: changed"]);
         assert!(!format!("{first:?}").contains("one"));
     }

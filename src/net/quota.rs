@@ -39,7 +39,8 @@ impl Quota {
     /// address none is counted for one.
     pub fn set(&self, most: usize, most_per_address: usize) {
         self.most.store(most, Ordering::Relaxed);
-        self.most_per_address.store(most_per_address, Ordering::Relaxed);
+        self.most_per_address
+            .store(most_per_address, Ordering::Relaxed);
     }
 
     /// How many it holds now, those that are being taken among them.

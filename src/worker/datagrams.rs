@@ -191,7 +191,10 @@ impl<N: Network> Worker<N> {
         let Some(socket) = self.exchange.sockets.get(key) else {
             return;
         };
-        match socket.home.filter(|_| self.phase < DRAINING && !socket.is_retired) {
+        match socket
+            .home
+            .filter(|_| self.phase < DRAINING && !socket.is_retired)
+        {
             Some(home) => {
                 self.seat(key, home);
                 // What came meanwhile will not be announced again.

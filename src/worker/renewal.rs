@@ -231,7 +231,11 @@ impl<N: Network> Worker<N> {
 
     /// Frees the names of listeners that are gone and of whom no session is left.
     fn free_names(&mut self) {
-        let used: HashSet<u16> = self.sessions.iter().map(|(_, slot)| slot.listener).collect();
+        let used: HashSet<u16> = self
+            .sessions
+            .iter()
+            .map(|(_, slot)| slot.listener)
+            .collect();
         for (at, name) in self.names.iter_mut().enumerate() {
             let at = at as u16;
             if name.is_gone && !used.contains(&at) {
@@ -302,7 +306,8 @@ struct Closing {
 impl Renewed {
     /// Adds what another core says.
     pub fn add(&mut self, other: Renewed) {
-        self.leaving.resize(self.leaving.len().max(other.leaving.len()), 0);
+        self.leaving
+            .resize(self.leaving.len().max(other.leaving.len()), 0);
         for (sum, more) in self.leaving.iter_mut().zip(other.leaving) {
             *sum += more;
         }

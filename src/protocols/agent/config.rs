@@ -156,6 +156,14 @@ pub(super) fn reroute(
     settings: &mut Settings,
 ) -> Config {
     let mut config = config.clone();
+    // Who may reach the admin address need not be able to read this host's files.
+    if let Some(Value::Table(fields)) = entry.map(|entry| &entry.item.value)
+        && let Some(token) = fields.iter().find(|field| field.name == "token")
+        && matches!(token.item.value, Value::Table(_))
+    {
+        settings.mistake(token.at, "`token`: only a text is taken here".to_owned());
+        return config;
+    }
     let at = config.routes.iter().position(|route| route.name == name);
     match (at, entry.and_then(|entry| route(entry, settings))) {
         (Some(at), Some(route)) => config.routes[at] = route,

@@ -6,10 +6,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::routes::Way;
-use super::{Desk, PresentDesk};
 use super::wire::{
     AgentRequest, Dialect, OK, REMOVE, Reply, Request, SET, decode, encode_reply, fits, needed,
 };
+use super::{Desk, PresentDesk};
 use crate::buffer::Ring;
 use crate::control::{self, Command};
 use crate::net::ConnKey;

@@ -303,7 +303,10 @@ impl ChainSeat {
         let mut doors = Vec::new();
         for (access, routes) in terms.config.access.iter().zip(&terms.routes) {
             let bound: Vec<_> = bound.by_ref().take(access.listen.len()).copied().collect();
-            let former = self.doors.iter().find(|door| door.borrow().name == access.name);
+            let former = self
+                .doors
+                .iter()
+                .find(|door| door.borrow().name == access.name);
             let is_there = former.is_some_and(|door| {
                 let same = (access, bound.as_slice(), terms.times);
                 door.borrow().is_like(same, routes, &hop.screen)
@@ -311,8 +314,7 @@ impl ChainSeat {
             let door = || {
                 let (routes, names) = (Arc::clone(routes), hop.names.clone());
                 let screen = Rc::clone(&hop.screen);
-                let mut door =
-                    Door::new(access.clone(), bound, routes, names, screen, terms.times);
+                let mut door = Door::new(access.clone(), bound, routes, names, screen, terms.times);
                 door.tenure = self.made;
                 Rc::new(door)
             };

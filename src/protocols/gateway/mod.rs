@@ -76,8 +76,8 @@ use self::session::GatewaySession;
 use self::wire::{CHALLENGE, Dialect};
 use crate::config::{Key, Settings};
 use crate::session::{
-    Cause, Close, Current, Ground, Listen, Protocol, Role, Seat, Service, Session, Transport, alike,
-    same_role,
+    Cause, Close, Current, Ground, Listen, Protocol, Role, Seat, Service, Session, Transport,
+    alike, same_role,
 };
 
 /// The protocol, for the list.
