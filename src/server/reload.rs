@@ -12,10 +12,11 @@
 //! listeners. Calls that come while one is served wait; reloads among them are served by one, and those
 //! that signals ask for begin a second apart.
 //!
-//! `difference` compares, `house` puts in force.
+//! `difference` compares, `house` puts in force, `words` tells.
 
 mod difference;
 mod house;
+mod words;
 
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};

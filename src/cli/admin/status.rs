@@ -154,10 +154,10 @@ pub(super) fn difference(value: &Value) -> String {
         (0, true) => "nothing would change\n".to_owned(),
         (0, false) => "nothing has changed\n".to_owned(),
         (_, true) => format!(
-            "{changes} changes would be in force, {held} need a restart; {connections} connections would drain\n"
+            "would be in force: {changes}; would need a restart: {held}; connections that would drain: {connections}\n"
         ),
         (_, false) => format!(
-            "{changes} changes are in force, {held} need a restart; {connections} connections drain\n"
+            "in force: {changes}; need a restart: {held}; connections that drain: {connections}\n"
         ),
     };
     out

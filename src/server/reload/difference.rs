@@ -320,3 +320,214 @@ pub(super) fn live_core(force: &Core, other: &Core) -> (Core, Option<String>) {
     };
     (core, kept)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::{Kind, Secret, Settings};
+    use crate::session::{Ground, Service, Transport, alike};
+
+    /// A role of addresses, routes, and what has no words.
+    #[derive(Clone, Debug, Default, PartialEq)]
+    struct Fake {
+        listen: Vec<Listen>,
+        routes: Vec<RouteRow>,
+        secret: u32,
+        needs_more: bool,
+    }
+
+    impl Role for Fake {
+        fn listen(&self) -> Vec<Listen> {
+            self.listen.clone()
+        }
+
+        fn show(&self, _: &mut String) {}
+
+        fn routes(&self) -> Vec<RouteRow> {
+            self.routes.clone()
+        }
+
+        fn service(&self, _: &Ground) -> Arc<dyn Service> {
+            unreachable!("nothing is begun")
+        }
+
+        fn is_like(&self, other: &dyn Role) -> bool {
+            alike(self, other)
+        }
+    }
+
+    const KEYS: &[Key] = &[
+        Key::new("fake.time", Kind::Path, "5s", ""),
+        Key::new("fake.ports", Kind::Path, "1", "").fixed(),
+        Key::new("fake.listen", Kind::Addresses, "", ""),
+    ];
+
+    fn listen(port: u16, name: Option<&str>) -> Listen {
+        Listen {
+            role: "fake",
+            name: name.map(Box::from),
+            address: ([127, 0, 0, 1], port).into(),
+            transport: Transport::Stream,
+        }
+    }
+
+    fn row(name: &str, to: &str) -> RouteRow {
+        RouteRow {
+            role: "fake",
+            name: name.into(),
+            field: "x".into(),
+            to: vec![to.into()],
+            guarded: false,
+        }
+    }
+
+    fn told(text: &str) -> Vec<Told> {
+        let mut settings = Settings::new(&[KEYS]);
+        settings.read_text("x".as_ref(), text);
+        settings.told()
+    }
+
+    fn force(role: Fake) -> InForce {
+        let places = role.listen.iter().enumerate().map(|(at, asked)| Place {
+            asked: asked.clone(),
+            bound: listen(1000 + at as u16, asked.name.as_deref()),
+        });
+        InForce {
+            core: Core::read(&mut Settings::new(&[config::KEYS, config::ADMIN_KEYS])),
+            roles: vec![Occupant {
+                places: places.collect(),
+                role: Box::new(role),
+                keys: KEYS,
+                name: "fake",
+                service: Some(4),
+            }],
+            told: told(""),
+        }
+    }
+
+    fn compared(force: &InForce, role: &Fake, text: &str) -> Difference {
+        let may_begin = |role: &dyn Role| {
+            let fake: Option<&Fake> = crate::session::same_role(role);
+            match fake.is_some_and(|fake| fake.needs_more) {
+                true => Err("more"),
+                false => Ok(()),
+            }
+        };
+        compare(force, &force.core, &[role], &told(text), &may_begin)
+    }
+
+    fn texts(difference: &Difference) -> Vec<&str> {
+        difference
+            .items
+            .iter()
+            .map(|item| item.text.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn listeners_that_stay_are_found_wherever_they_stand() {
+        let role = Fake {
+            listen: vec![listen(0, None), listen(0, None), listen(7, Some("a"))],
+            ..Fake::default()
+        };
+        let force = force(role.clone());
+        assert!(compared(&force, &role, "").is_none());
+        let other = Fake {
+            listen: vec![listen(8, None), listen(7, Some("a")), listen(0, None)],
+            ..role
+        };
+        let difference = compared(&force, &other, "");
+        let change = &difference.roles[0];
+        assert_eq!(change.stays, [Some(2), None, Some(1)]);
+        assert_eq!(change.opens, [0]);
+        assert!(change.moves() && change.is_changed);
+        assert_eq!(difference.leaving.listeners, [(4, 1)]);
+        let want = [
+            "listener added: fake on 127.0.0.1:8",
+            "listener removed: fake on 127.0.0.1:1001",
+        ];
+        assert_eq!(texts(&difference), want);
+        let value = difference.tell(true, &[17]);
+        assert_eq!(value["changes"][1]["connections"], 17);
+        assert_eq!(value["connections_affected"], 17);
+    }
+
+    #[test]
+    fn routes_differ_by_name_field_and_where_they_lead() {
+        let role = Fake {
+            listen: vec![listen(1, None)],
+            routes: vec![row("a", "1"), row("b", "2"), row("c", "3")],
+            ..Fake::default()
+        };
+        let force = force(role.clone());
+        let other = Fake {
+            routes: vec![row("c", "4"), row("a", "1"), row("d", "5")],
+            ..role
+        };
+        let difference = compared(&force, &other, "");
+        let want = [
+            "route changed: c x: 3 -> 4",
+            "route added: d x: 5",
+            "route removed: b x",
+        ];
+        assert_eq!(texts(&difference), want);
+        let gone = [(4, "b".to_owned(), "x".to_owned())];
+        assert_eq!(difference.leaving.routes, gone);
+        assert!(!difference.roles[0].moves());
+    }
+
+    #[test]
+    fn keys_are_told_those_that_cannot_change_too_and_secrets_without_words() {
+        let role = Fake {
+            listen: vec![listen(1, None)],
+            ..Fake::default()
+        };
+        let force = force(role.clone());
+        let text = "[fake]\ntime = \"7s\"\nports = \"2\"\nlisten = [\"127.0.0.1:1\"]\n";
+        let difference = compared(&force, &role, text);
+        assert_eq!(texts(&difference), ["fake.time: 5s -> 7s"]);
+        assert_eq!(difference.held, ["fake.ports: 1 -> 2 needs a restart"]);
+        let other = Fake {
+            secret: 1,
+            ..role.clone()
+        };
+        let difference = compared(&force, &other, "");
+        assert_eq!(texts(&difference), ["fake: a secret has changed"]);
+        let held = Fake {
+            needs_more: true,
+            ..role
+        };
+        let difference = compared(&force, &held, text);
+        assert_eq!(texts(&difference), [""; 0]);
+        assert_eq!(difference.held, ["fake: more needs a restart"]);
+        assert_eq!(difference.roles[0].stays, [Some(0)]);
+    }
+
+    #[test]
+    fn an_open_admin_address_keeps_its_token() {
+        let mut core = force(Fake::default()).core;
+        core.admin.token = Secret::new(b"word");
+        let mut other = core.clone();
+        other.limits.idle_timeout *= 2;
+        other.limits.user_timeout *= 2;
+        other.workers += 1;
+        other.admin.token = None;
+        let (live, kept) = live_core(&core, &other);
+        assert_eq!(
+            (live.admin.token, kept),
+            (None, None),
+            "on loopback it may go"
+        );
+        assert_eq!(live.limits.idle_timeout, other.limits.idle_timeout);
+        assert_eq!(
+            (live.workers, live.limits.user_timeout),
+            (core.workers, core.limits.user_timeout)
+        );
+        core.admin.listen = vec!["0.0.0.0:7900".parse().unwrap()];
+        let (live, kept) = live_core(&core, &other);
+        assert_eq!(live.admin, core.admin);
+        assert!(kept.unwrap().contains("needs a restart"));
+    }
+}

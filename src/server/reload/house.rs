@@ -11,9 +11,10 @@ use super::super::listeners::{self, Bound, Opened as Socket, Share};
 use super::super::signals::Stopper;
 use super::super::supervisor::Supervisor;
 use super::super::{Plan, Source, boot};
-use super::difference::{Difference, InForce, Item, Occupant, Place, compare, live_core};
+use super::difference::{Difference, InForce, Occupant, Place, compare, live_core};
+use super::words::{report, words};
 use crate::admin::{NotReloaded, Panel, Shown, Wish};
-use crate::config::{Core, Entry, Item as Words, Position, Settings, Told, Value as Given};
+use crate::config::{Core, Entry, Position, Settings, Told};
 use crate::control::resolver::Names;
 use crate::net::{Kernel, Quota, SocketOptions};
 use crate::reactor::{Address, Bell, Mailbox, mailbox};
@@ -165,7 +166,7 @@ impl House {
                     log::error!("reload: {mistake}");
                 }
                 let count = mistakes.len();
-                log::error!("reload: {count} mistakes; what was in force stays in force");
+                log::error!("reload: mistakes={count}; what was in force stays in force");
             }
             Err(NotReloaded::Failed(why)) => {
                 log::error!("reload: {why}; what was in force stays in force");
@@ -551,50 +552,6 @@ fn opening(share: Share) -> Opening<Kernel> {
             Socket::Datagram(socket) => Opened::Datagram(socket),
         },
     }
-}
-
-/// One line for each thing, and one for all.
-fn report(what: &str, items: &[Item], held: &[String], renewed: &Renewed) {
-    for item in items {
-        log::info!("{what}: {}", item.text);
-    }
-    for text in held {
-        log::warn!("{what}: {text}");
-    }
-    for failure in &renewed.failures {
-        log::error!("{what}: {failure}");
-    }
-    let (changes, held) = (items.len(), held.len());
-    let leaving: usize = renewed.leaving.iter().sum();
-    log::info!(
-        "{what}: {changes} changes are in force, {held} need a restart, {leaving} sessions drain"
-    );
-}
-
-/// A value as if it stood in a configuration file. A reader of JSON bounds its depth.
-fn words(value: &Value) -> Words {
-    let at = Position::default();
-    let value = match value {
-        Value::String(text) => Given::Text(text.clone()),
-        Value::Bool(truth) => Given::Truth(*truth),
-        Value::Null => Given::Truth(false),
-        Value::Number(number) => match number.as_i64() {
-            Some(number) => Given::Number(number.into()),
-            None => Given::Fraction,
-        },
-        Value::Array(values) => Given::List(values.iter().map(words).collect()),
-        Value::Object(entries) => {
-            let entry = |(name, value): (&String, &Value)| Entry {
-                name: name.clone(),
-                at,
-                item: words(value),
-            };
-            // What is nothing is as if it were not there.
-            let some = entries.iter().filter(|(_, value)| !value.is_null());
-            Given::Table(some.map(entry).collect())
-        }
-    };
-    Words { at, value }
 }
 
 /// Answers of workers that may wait; each has one order at a time.
