@@ -260,6 +260,14 @@ impl Server {
         first(&read_addresses(&self.own.path().join("addresses"))?[role])
     }
 
+    /// All of them.
+    pub fn now_at_all(&self, role: &str) -> Vec<SocketAddr> {
+        let file = read_addresses(&self.own.path().join("addresses")).unwrap();
+        let list = file[role].as_array().unwrap().iter();
+        list.map(|at| at.as_str().unwrap().parse().unwrap())
+            .collect()
+    }
+
     /// The same for an access listener.
     pub fn access_now_at(&self, name: &str) -> Option<SocketAddr> {
         first(&read_addresses(&self.own.path().join("addresses"))?["access"][name])
