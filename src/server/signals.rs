@@ -21,8 +21,8 @@ pub const SIGNALS: &[(&str, &str)] = &[
     ),
     (
         "SIGHUP",
-        "Reads the configuration again and puts it in force, as reload does; one with mistakes changes \
-         nothing. However many come, the readings begin a second apart.",
+        "Reads the configuration again and puts it in force, as `towpath reload` does; one with mistakes \
+         changes nothing. However many come, the readings begin a second apart.",
     ),
 ];
 
