@@ -135,8 +135,7 @@ impl Session for AgentSession {
     }
 
     fn route(&self) -> Option<(&str, &str)> {
-        let way = self.way.as_ref()?;
-        Some((&way.service, &way.field))
+        self.way.as_ref().map(|way| (&*way.service, &*way.field))
     }
 
     fn describe(&self, out: &mut String) {
@@ -149,10 +148,9 @@ impl Session for AgentSession {
             }
             (Some(way), State::Relaying(target)) => {
                 let (service, field) = (&way.service, &way.field);
-                match way.targets.get(*target) {
-                    Some(target) => write!(out, " service={service} field={field} to={target}"),
-                    None => write!(out, " service={service} field={field}"),
-                }
+                let _ = write!(out, " service={service} field={field}");
+                let to = way.targets.get(*target);
+                to.map_or(Ok(()), |to| write!(out, " to={to}"))
             }
             _ => write!(out, " frames={}", self.frames),
         };
@@ -166,7 +164,7 @@ impl AgentSession {
     /// Serves the frames that have come whole, in order, until one makes the session wait.
     fn serve(&mut self, conn: ConnKey, rx: &mut Ring, cx: &mut Cx<'_>) -> Result<(), Close> {
         if self.partial.is_empty() {
-            self.desk = Rc::clone(&self.present.borrow());
+            self.desk.clone_from(&self.present.borrow());
         }
         let desk = Rc::clone(&self.desk);
         let mut payload = desk.payload.take();
