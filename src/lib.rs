@@ -15,9 +15,11 @@
 //!
 //! ```text
 //!   main: arguments, configuration, boot, waits           log: lines to stderr
-//!   signals: SIGTERM, SIGINT                               ^ bounded channel, from all threads
+//!   signals: SIGTERM, SIGINT, SIGHUP                       ^ bounded channel, from all threads
 //!   watchdog: looks whether all loops go round, if systemd has one
-//!   admin: HTTP on a poll of its own; orders to workers, errands to control, both answered by bell
+//!   admin: HTTP on a poll of its own; orders to workers, errands to control, wishes to reload, all
+//!      │      answered by bell
+//!   reload: holds the configuration in force, and puts another in its place: one order to each worker
 //!      │ phase (an atomic), then the bells
 //!      v
 //!   worker 0   worker 1  ...  worker N-1                  one per core; each with a listening
@@ -44,7 +46,10 @@
 //! | [`net::Quota`] | all workers | `max_connections`; the listener rests, a socket for datagrams is refused |
 //! | [`reactor::Pulse`] | beaten by workers and control, read by the watchdog | one for each loop |
 //! | [`worker::Phase`] | signals and the admin thread to workers | three values |
-//! | [`worker::Order`], and its answer | the admin thread to one worker, and back | 256 in the box, 1,024 answers; the operator is told that a part is missing |
+//! | [`worker::Order`], and its answer | the admin thread and the reloader to one worker, and back | 256 in the box, 1,024 answers; the operator is told that a part is missing |
+//! | [`admin::Wish`], and its answer | the admin thread to the reloader, and back; signals, without one | 128; the operator is told that too many wait. Reloads among them are done by one |
+//! | [`session::Current`], what a service holds for its seats | set by the reloader, read by workers at a [`worker::Renewal`] and by the tunnel's sessions | one value; the former one lives as long as a session has it |
+//! | [`admin::Panel`] | written by the reloader, read by the admin thread | one value |
 //! | [`control::Errand`], and its answer | the admin thread to control, and back | as a question; 1,024 answers |
 //! | [`stats::Counters`] | each written by its worker, read by the admin thread and at the end | one set per core |
 //! | log lines | all to the log thread | 4,096; counted as lost |
@@ -128,6 +133,9 @@
 //! * An update is answered with success only after its commit is synced, and is seen by queries only
 //!   after that ([`store`]). A lease of a port is told only after that, too, and ends with its
 //!   session at the latest: from then on it runs out ([`control::leases`]).
+//! * Another configuration is in force whole or not at all: what can fail, the reading and the binding,
+//!   is done before anything changes, and each worker takes it over in one turn ([`worker::Renewal`]).
+//!   What it does not name is not touched; nothing of a former one is kept when no session has it.
 //! * A worker never ends because of a peer. A panic in a session ends that session alone; the panic
 //!   of a whole thread stops the server, so that its supervisor starts it anew.
 //! * Secrets and payload never reach the log ([`config::Secret`] prints as `(secret)`).

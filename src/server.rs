@@ -4,6 +4,7 @@
 //!   main ── store, listeners ──> control thread ──> workers (one per core) ──> ready
 //!     │                                ^   questions, answers   ^
 //!     └─ SIGTERM, SIGINT: drain; the second: stop ──────────────┘
+//!        SIGHUP ──> reloader ──> another configuration for the workers
 //!   stop: workers end first, then the admin thread, which tells of them until then, then the control
 //!         thread, which has everything on disk by then
 //! ```
@@ -19,6 +20,7 @@ mod listeners;
 mod operations;
 mod part;
 mod passed;
+mod reload;
 mod signals;
 mod supervisor;
 mod watchdog;
@@ -27,7 +29,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::config::Core;
+use crate::config::{Core, Mistake, Told};
 use crate::protocols::PROTOCOLS;
 use crate::session::{Listen, Protocol, Role};
 use crate::store::OpenError;
@@ -47,9 +49,14 @@ pub struct Plan {
     pub core: Core,
     /// Every protocol with its configuration, those that are off among them.
     pub roles: Vec<Box<dyn Role>>,
+    /// What every key was given, to be compared with what a later reading gives it.
+    pub told: Vec<Told>,
     /// Where the bound addresses are written once every listener is bound.
     pub address_file: Option<PathBuf>,
 }
+
+/// Reads the plan again, as it was read at the start; and what is allowed but hardly meant.
+pub type Source = Box<dyn Fn() -> Result<(Plan, Vec<String>), Vec<Mistake>> + Send>;
 
 /// Why a server did not start, or ended other than by a signal.
 #[derive(Debug)]

@@ -30,7 +30,10 @@ pub use crate::net::Sharing;
 pub use crate::relay::Silence;
 pub use close::{Cause, Close, Side};
 pub use mail::{Freight, Mail, Post};
-pub use role::{Ground, Listen, Protocol, Resident, Role, RouteRow, Seat, Service, Transport};
+pub use role::{
+    Current, Ground, Listen, Protocol, Resident, Role, RouteRow, Seat, Service, Transport, alike,
+    same_role,
+};
 
 use crate::buffer::Ring;
 use crate::control::{Command, Reply};
@@ -47,6 +50,12 @@ pub trait Session {
     /// Appends ` key=value` words that say what this session is about, for its log line. Never a
     /// secret, never payload.
     fn describe(&self, out: &mut String);
+
+    /// Which of its role's routes it goes by, by the name and the field of [`RouteRow`]: it drains when
+    /// that one is removed.
+    fn route(&self) -> Option<(&str, &str)> {
+        None
+    }
 
     /// Takes leave: called once, after [`Session::describe`], when the session is over, however that
     /// came, so that what others know of it is undone in one place. Its own listeners are closed
@@ -202,8 +211,15 @@ pub enum Event<'a> {
     },
     /// A relay has ended; both its connections are closed.
     Relayed(Relayed),
-    /// The server stops taking work: end now, or as soon as what is under way is done.
+    /// The server stops taking work, or what the session came by has been removed: end now, or as soon
+    /// as what is under way is done.
     Stopping,
+    /// The service has another configuration, and its seat has taken it over. Told to those that stay
+    /// through it: residents, and the sessions of listeners' datagrams.
+    Renewed {
+        /// The number that the listener has now, where the session is one's.
+        listener: Option<usize>,
+    },
 }
 
 /// How a relay went.
@@ -315,6 +331,10 @@ pub trait Outlets {
     fn count(&mut self, metric: Metric, count: u64);
     /// The time by the wall clock, since the Unix epoch.
     fn unix_time(&self) -> Duration;
+    /// The server as a whole takes no more work.
+    fn is_ending(&self) -> bool {
+        true
+    }
     /// Begins a session beside the one that is being called; `None` when there is no room.
     fn spawn(&mut self, session: Box<dyn Session>) -> Option<Handle>;
 }
@@ -522,6 +542,12 @@ impl<'a> Cx<'a> {
         if moved != [0; 2] {
             self.actions.push(Action::PassedOn(moved));
         }
+    }
+
+    /// True when the server as a whole takes no more work, and not only what this session came by has
+    /// been removed.
+    pub fn is_ending(&self) -> bool {
+        self.outlets.is_ending()
     }
 
     /// The time by the wall clock, since the Unix epoch, for what peers are told or have said of

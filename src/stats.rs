@@ -7,6 +7,7 @@
 
 mod table;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use table::{About, Gauge, Kind, Reason, Source, TABLE};
@@ -74,12 +75,16 @@ pub enum Held {
 
 const HELD: usize = Held::Resting as usize + 1;
 
+/// Roles that one core counts.
+const MOST_ROLES: usize = 32;
+
 /// One core's counters.
 #[derive(Default)]
 pub struct Counters {
     values: [AtomicU64; METRICS],
     held: [AtomicU64; HELD],
-    roles: Box<[RoleCounters]>,
+    /// Those that are known are in front.
+    roles: Box<[OnceLock<RoleCounters>]>,
 }
 
 /// One core's counters of the sessions of one role.
@@ -109,17 +114,14 @@ pub struct RoleFigures {
 impl Counters {
     /// Counters with those of the roles named.
     pub fn new(roles: &[&'static str]) -> Self {
-        let role = |name: &&'static str| RoleCounters {
-            name,
-            opened: AtomicU64::default(),
-            open: AtomicU64::default(),
-            ended: Default::default(),
-            moved: Default::default(),
-        };
-        Self {
-            roles: roles.iter().map(role).collect(),
+        let counters = Self {
+            roles: (0..MOST_ROLES).map(|_| OnceLock::new()).collect(),
             ..Self::default()
+        };
+        for role in roles {
+            counters.enroll(role);
         }
+        counters
     }
 
     /// Adds to a counter. Only the worker that owns the counters may call this.
@@ -144,17 +146,41 @@ impl Counters {
 
     /// The counters of one role, by the number that [`Counters::role_number`] gave.
     pub fn role(&self, number: usize) -> Option<&RoleCounters> {
-        self.roles.get(number)
+        self.roles.get(number)?.get()
+    }
+
+    /// The number of a role, which is counted from here on if it was not; `None` when there are too
+    /// many. Only for the worker that owns the counters, or before it begins.
+    pub fn enroll(&self, name: &'static str) -> Option<usize> {
+        let known = self.role_number(name);
+        known.or_else(|| {
+            let is_free = |role: &OnceLock<RoleCounters>| role.get().is_none();
+            let free = self.roles.iter().position(is_free)?;
+            let _ = self.roles[free].set(RoleCounters::of(name));
+            Some(free)
+        })
     }
 
     /// Which of the roles has this name.
     pub fn role_number(&self, name: &str) -> Option<usize> {
-        self.roles.iter().position(|role| role.name == name)
+        let is_it =
+            |role: &OnceLock<RoleCounters>| role.get().is_some_and(|role| role.name == name);
+        self.roles.iter().position(is_it)
     }
 }
 
 /// Written by the worker that owns them alone, too.
 impl RoleCounters {
+    fn of(name: &'static str) -> Self {
+        Self {
+            name,
+            opened: AtomicU64::default(),
+            open: AtomicU64::default(),
+            ended: Default::default(),
+            moved: Default::default(),
+        }
+    }
+
     /// A session has begun.
     pub fn begin(&self) {
         raise(&self.opened, 1);
@@ -205,13 +231,13 @@ pub fn sum_held<'a>(cores: impl IntoIterator<Item = &'a Counters>, what: Held) -
     cores.into_iter().map(|core| core.held(what)).sum()
 }
 
-/// Every role's figures over all cores, in the order in which the roles were named.
+/// Every role's figures over all cores, in the order in which the first core came to know them.
 pub fn sum_roles<'a>(cores: impl IntoIterator<Item = &'a Counters>) -> Vec<RoleFigures> {
     let mut sums: Vec<RoleFigures> = Vec::new();
     for core in cores {
-        for (at, role) in core.roles.iter().enumerate() {
+        for role in core.roles.iter().filter_map(OnceLock::get) {
             let more = role.figures();
-            let Some(sum) = sums.get_mut(at) else {
+            let Some(sum) = sums.iter_mut().find(|sum| sum.name == more.name) else {
                 sums.push(more);
                 continue;
             };

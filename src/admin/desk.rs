@@ -5,23 +5,22 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::guard::Guard;
 use super::request::Request;
 use super::response::{Refusal, Response};
-use super::{Grounds, NotReloaded, metrics, page, status};
+use super::{Grounds, NotReloaded, Wish, house, metrics, page, status};
 use crate::control::{self, Command, Errand, Query};
 use crate::reactor::{Address, Handle, SessionKey};
-use crate::session::RouteRow;
 use crate::worker::{self, Filter, Order, Page, Row, Task};
 
 /// What is known of the server, and who is asked for the rest.
 pub(super) struct Desk {
     pub(super) grounds: Grounds,
-    guard: Guard,
     /// Where workers answer.
     workers: Address<worker::Answer>,
     /// Where the control thread answers.
     control: Address<(u64, control::Answer)>,
+    /// Where the house answers.
+    pub(super) house: Address<(u64, Result<Value, NotReloaded>)>,
     tickets: u64,
 }
 
@@ -39,20 +38,21 @@ pub(super) struct Waiting {
     pub(super) ticket: u64,
     /// It is answered without them then.
     pub(super) until: Instant,
-    inquiry: Inquiry,
+    pub(super) inquiry: Inquiry,
 }
 
-enum Inquiry {
+pub(super) enum Inquiry {
     Sessions(Listing),
     Kick(Handle),
     Metrics,
     Status,
     Leases,
     Change { release: bool },
+    House,
 }
 
 /// A walk over the sessions of all cores.
-struct Listing {
+pub(super) struct Listing {
     filter: Filter,
     most: usize,
     /// The core that is asked, and the place in its table from which on.
@@ -81,12 +81,13 @@ impl Desk {
         grounds: Grounds,
         workers: Address<worker::Answer>,
         control: Address<(u64, control::Answer)>,
+        house: Address<(u64, Result<Value, NotReloaded>)>,
     ) -> Self {
         Self {
-            guard: Guard::new(grounds.token.as_ref()),
             grounds,
             workers,
             control,
+            house,
             tickets: 0,
         }
     }
@@ -102,12 +103,13 @@ impl Desk {
     fn try_serve(&mut self, request: &Request, now: Instant) -> Result<Outcome, Refusal> {
         let reads = matches!(request.method.as_str(), "GET" | "HEAD");
         let endpoint = Endpoint::of(&request.path);
+        let guard = self.grounds.panel.guard();
         // The page tells nothing by itself; it asks for the token.
         if let (true, Some(Endpoint::Page)) = (reads, &endpoint) {
-            self.guard.check_host(request)?;
+            guard.check_host(request)?;
             return Ok(Outcome::Now(page::response()));
         }
-        self.guard.check(request, !reads)?;
+        guard.check(request, !reads)?;
         let endpoint = endpoint.ok_or_else(|| Refusal::new(404, "there is nothing here"))?;
         let allowed = endpoint.methods();
         if !allowed.split(", ").any(|method| method == request.method) {
@@ -123,9 +125,12 @@ impl Desk {
             Endpoint::Session(handle) => self.kick(handle, now)?,
             Endpoint::Leases => self.ask(leases(&query)?, Inquiry::Leases, now),
             Endpoint::Lease(pool, port) => self.change(request, pool, port, now)?,
-            Endpoint::Routes(name) => Outcome::Now(self.routes(name.as_deref())?),
+            Endpoint::Routes(name) => self.routes(request, name, now)?,
             Endpoint::Store => Outcome::Now(Response::json(&status::store(&self.grounds))),
-            Endpoint::Reload => Outcome::Now(self.reload(query.switch("dry_run")?)?),
+            Endpoint::Reload => {
+                let dry_run = query.switch("dry_run")?;
+                self.wish(Wish::Reload { dry_run }, now)
+            }
             Endpoint::Drain => Outcome::Now(self.drain()),
         })
     }
@@ -190,13 +195,14 @@ impl Desk {
             Inquiry::Metrics => metrics::response(&self.grounds, &[]),
             Inquiry::Status => Response::json(&status::whole(&self.grounds, None, now)),
             Inquiry::Kick(_) => Refusal::new(504, "the session's core has not answered yet").into(),
+            Inquiry::House => house::unanswered(),
             Inquiry::Leases | Inquiry::Change { .. } => {
                 Refusal::new(504, "the control thread has not answered yet").into()
             }
         }
     }
 
-    fn ticket(&mut self) -> u64 {
+    pub(super) fn ticket(&mut self) -> u64 {
         self.tickets += 1;
         self.tickets
     }
@@ -330,30 +336,6 @@ impl Desk {
         Ok(self.ask(query, Inquiry::Change { release }, now))
     }
 
-    fn routes(&self, name: Option<&str>) -> Result<Response, Refusal> {
-        let routes = self.grounds.routes.iter();
-        let chosen: Vec<&RouteRow> = routes
-            .filter(|route| name.is_none_or(|name| name == route.name))
-            .collect();
-        match name {
-            Some(_) if chosen.is_empty() => Err(Refusal::new(404, "no route has this name")),
-            _ => Ok(Response::json(&status::routes(&chosen))),
-        }
-    }
-
-    fn reload(&self, dry_run: bool) -> Result<Response, Refusal> {
-        match self.grounds.reload.reload(dry_run) {
-            Ok(done) => Ok(Response::json(&done)),
-            Err(NotReloaded::Unavailable) => Err(Refusal::new(501, "reload is not available")),
-            Err(NotReloaded::Mistakes(mistakes)) => {
-                let error = "the configuration has mistakes; the old one serves on";
-                let body = json!({ "error": error, "mistakes": mistakes });
-                Ok(Response::json(&body).status(422))
-            }
-            Err(NotReloaded::Failed(why)) => Err(Refusal::new(409, why)),
-        }
-    }
-
     fn drain(&self) -> Response {
         (self.grounds.drain)();
         Response::json(&json!({ "phase": "draining" })).status(202)
@@ -388,6 +370,7 @@ impl Endpoint {
         match self {
             Self::Session(_) => "DELETE",
             Self::Lease(..) => "PUT, DELETE",
+            Self::Routes(Some(_)) => "GET, HEAD, PUT, DELETE",
             Self::Reload | Self::Drain => "POST",
             _ => "GET, HEAD",
         }

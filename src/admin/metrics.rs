@@ -14,7 +14,8 @@ pub(super) fn response(grounds: &Grounds, pools: &[PoolFigures]) -> Response {
     let whole = |what| whole_figure(grounds, what);
     let mut text = String::new();
     // Writing to a text fails only where memory ends.
-    let _ = write_all(&mut text, &cores, pools, &whole);
+    let reloads = grounds.panel.reloads();
+    let _ = write_all(&mut text, &cores, pools, reloads, &whole);
     Response::text("text/plain; version=0.0.4; charset=utf-8", &text)
 }
 
@@ -22,12 +23,18 @@ fn write_all(
     out: &mut String,
     cores: &[&Counters],
     pools: &[PoolFigures],
+    reloads: [u64; 2],
     whole: &dyn Fn(Gauge) -> f64,
 ) -> fmt::Result {
     let roles = stats::sum_roles(cores.iter().copied());
     for about in TABLE {
         let (name, kind) = (about.name, about.kind.word());
         writeln!(out, "# HELP {name} {}\n# TYPE {name} {kind}", about.help)?;
+        if about.source == Source::Reloads {
+            for (outcome, count) in ["ok", "failed"].iter().zip(reloads) {
+                writeln!(out, "{name}{{outcome=\"{outcome}\"}} {count}")?;
+            }
+        }
         series(out, about, cores, &roles, pools, whole)?;
     }
     Ok(())
@@ -53,6 +60,8 @@ fn series(
                 writeln!(out, "{name}{{core=\"{core}\"}} {}", counters.held(what))?;
             }
         }
+        // Written by who has called.
+        Source::Reloads => {}
         Source::Whole(Gauge::Build) => {
             writeln!(out, "{name}{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))?;
         }
@@ -115,7 +124,7 @@ mod tests {
         }];
         let mut text = String::new();
         let cores: Vec<_> = cores.iter().collect();
-        write_all(&mut text, &cores, &pools, &|_| 1.5).unwrap();
+        write_all(&mut text, &cores, &pools, [1, 2], &|_| 1.5).unwrap();
         assert!(
             text.contains("\ntowpath_accepted_total{core=\"1\"} 3\n"),
             "{text}"

@@ -7,7 +7,8 @@
 //! ```text
 //!   clients ──> requests ──> desk ──┬─ counters, store, routes: answered at once
 //!     ^         (parsed, admitted)  ├─ Order ────> a worker's box ──┐
-//!     │                             └─ Errand ───> control's box ───┤
+//!     │                             ├─ Errand ───> control's box ───┤
+//!     │                             └─ Wish ─────> the house's box ─┤
 //!     └──── answers <──────────────────────── bell, or two seconds ─┘
 //! ```
 //!
@@ -19,6 +20,8 @@
 //!   else's leads a browser here. Without a token nothing is changed for a page.
 //! * Only POST, PUT and DELETE change something, and each is one line in the log.
 //! * Whoever has not answered after two seconds is left out, and the answer says so.
+//! * What changes the configuration in force is done by a thread of the house (`house.rs`), one thing
+//!   after the other; what is told of it is on a [`Panel`].
 //!
 //! **Bounds.** [`CLIENTS`] connections, one more is told 503 and closed; a head of
 //! [`request::HEAD`] bytes and a body of [`request::BODY`]; one request of a client at a time, a
@@ -27,8 +30,10 @@
 mod client;
 mod desk;
 pub mod guard;
+mod house;
 mod metrics;
 mod page;
+mod panel;
 pub mod request;
 pub mod response;
 mod status;
@@ -49,12 +54,11 @@ use slab::Slab;
 
 use self::client::{Client, Found, Served};
 use self::desk::{Desk, Outcome};
+pub use self::panel::{Panel, Shown};
 use self::response::{Refusal, Response};
-use crate::config::Secret;
 use crate::control::{self, Request};
 use crate::net::Quota;
 use crate::reactor::{Address, Bell, Mailbox, mailbox};
-use crate::session::{Listen, RouteRow};
 use crate::stats::Counters;
 use crate::store::Memory;
 use crate::sys;
@@ -62,18 +66,14 @@ use crate::worker::{self, Order, Phase};
 
 /// What the admin address tells of and acts on.
 pub struct Grounds {
-    /// What a client must show.
-    pub token: Option<Secret>,
+    /// What is told of the configuration in force.
+    pub panel: Arc<Panel>,
     /// How long a request may take to come.
     pub patience: Duration,
     /// When the server was started.
     pub started: Instant,
     /// The same by the wall clock, since the Unix epoch.
     pub started_unix: Duration,
-    /// Where the server listens.
-    pub listeners: Vec<Listen>,
-    /// Where its roles lead.
-    pub routes: Vec<RouteRow>,
     /// Each worker's counters.
     pub counters: Vec<Arc<Counters>>,
     /// Each worker's box for orders.
@@ -92,20 +92,40 @@ pub struct Grounds {
     pub reload: Box<dyn Reload>,
 }
 
-/// Reads the configuration again.
+/// Puts another configuration in force.
 pub trait Reload: Send {
-    /// Does it, or with `dry_run` only says what would change. The value is what the client is told.
-    /// It is called on the admin thread and may take its time within reason.
-    fn reload(&self, dry_run: bool) -> Result<Value, NotReloaded>;
+    /// Has it done, and never blocks. The answer's value is what the client is told.
+    fn ask(&self, wish: Wish, answer: Answering);
 }
 
-/// Why nothing was reloaded.
+/// Where the answer to a [`Wish`] goes, on whatever thread.
+pub type Answering = Box<dyn FnOnce(Result<Value, NotReloaded>) + Send>;
+
+/// What is to become of the configuration in force.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Wish {
+    /// It is read again and put in force, or with `dry_run` only compared.
+    Reload {
+        /// Nothing is to change.
+        dry_run: bool,
+    },
+    /// The route of that name is this one, until the next reload.
+    SetRoute(String, Value),
+    /// No route has that name, until the next reload.
+    RemoveRoute(String),
+}
+
+/// Why the configuration in force is as it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotReloaded {
     /// This server cannot.
     Unavailable,
     /// The configuration has these mistakes; each says where.
     Mistakes(Vec<String>),
+    /// The route has these.
+    Malformed(Vec<String>),
+    /// There is no such route.
+    Unknown,
     /// Something else is in the way.
     Failed(String),
 }
@@ -114,8 +134,8 @@ pub enum NotReloaded {
 pub struct NoReload;
 
 impl Reload for NoReload {
-    fn reload(&self, _dry_run: bool) -> Result<Value, NotReloaded> {
-        Err(NotReloaded::Unavailable)
+    fn ask(&self, _wish: Wish, answer: Answering) {
+        answer(Err(NotReloaded::Unavailable));
     }
 }
 
@@ -139,14 +159,16 @@ impl Admin {
         let ending = Arc::new(AtomicBool::new(false));
         let (workers, from_workers) = mailbox(LETTERS, Arc::clone(&bell));
         let (control, from_control) = mailbox(LETTERS, Arc::clone(&bell));
+        let (house, from_house) = mailbox(LETTERS, Arc::clone(&bell));
         let mut hall = Hall {
             poll,
             listeners,
             clients: Slab::new(),
             patience: grounds.patience,
-            desk: Desk::new(grounds, workers, control),
+            desk: Desk::new(grounds, workers, control, house),
             from_workers,
             from_control,
+            from_house,
             again: Vec::new(),
             accept_at: None,
             spare: Vec::new(),
@@ -184,6 +206,7 @@ struct Hall {
     patience: Duration,
     from_workers: Mailbox<worker::Answer>,
     from_control: Mailbox<(u64, control::Answer)>,
+    from_house: Mailbox<(u64, Result<Value, NotReloaded>)>,
     /// Clients with more to do than one visit's share.
     again: Vec<usize>,
     /// When to accept again after it failed.
@@ -224,7 +247,9 @@ impl Hall {
     }
 
     fn wait(&self, now: Instant) -> Option<Duration> {
-        let heard = self.from_workers.has_rung() || self.from_control.has_rung();
+        let heard = self.from_workers.has_rung()
+            || self.from_control.has_rung()
+            || self.from_house.has_rung();
         if heard || !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
@@ -353,6 +378,14 @@ impl Hall {
             if let Some((key, served, waiting)) = self.take_waiting(ticket) {
                 let response = self.desk.hear_control(waiting, answer, now);
                 self.settle(key, served, Outcome::Now(response));
+                self.visit(key, now);
+            }
+        }
+        let mut answers = Vec::new();
+        self.from_house.open(most, |answer| answers.push(answer));
+        for (ticket, answer) in answers {
+            if let Some((key, served, _)) = self.take_waiting(ticket) {
+                self.settle(key, served, Outcome::Now(house::response(answer)));
                 self.visit(key, now);
             }
         }

@@ -16,7 +16,8 @@ pub(super) fn whole(grounds: &Grounds, pools: Option<&[PoolFigures]>, now: Insta
     let cores = || grounds.counters.iter().map(AsRef::as_ref);
     let roles = stats::sum_roles(cores());
     let uptime = now.saturating_duration_since(grounds.started);
-    let listeners = grounds.listeners.iter().map(|listen| {
+    let shown = grounds.panel.shown();
+    let listeners = shown.listeners.iter().map(|listen| {
         json!({
             "role": listen.role,
             "name": listen.to_string(),
@@ -43,10 +44,17 @@ pub(super) fn whole(grounds: &Grounds, pools: Option<&[PoolFigures]>, now: Insta
         "listeners": listeners.collect::<Vec<_>>(),
         "workers": workers.map(|(core, counters)| worker(core, counters)).collect::<Vec<_>>(),
         "leases": pools.map(|pools| pools.iter().map(pool).collect::<Vec<_>>()),
-        "routes": grounds.routes.len(),
+        "routes": shown.routes.len(),
+        "config": config(grounds),
         "store": store(grounds),
         "partial": pools.is_none(),
     })
+}
+
+fn config(grounds: &Grounds) -> Value {
+    let [reloads, failed] = grounds.panel.reloads();
+    let read = grounds.panel.configured();
+    json!({ "read_unix": seconds(read), "reloads": reloads, "failed_reloads": failed })
 }
 
 fn phase(grounds: &Grounds) -> &'static str {
@@ -130,6 +138,7 @@ pub(super) fn whole_figure(grounds: &Grounds, what: Gauge) -> f64 {
         Gauge::Places => grounds.quota.used().min(grounds.quota.most()) as f64,
         Gauge::StoreRecords => grounds.memory.records() as f64,
         Gauge::StoreBytes => grounds.memory.bytes() as f64,
+        Gauge::Configured => grounds.panel.configured().as_secs_f64(),
     }
 }
 

@@ -99,7 +99,7 @@ pub(super) fn run(request: &Request) -> Result<(), Failure> {
                 "/reload"
             };
             let done = server.ask("reload", "POST", path)?;
-            say(is_json, &done, || status::lines(&done))
+            say(is_json, &done, || status::difference(&done))
         }
     }
 }
@@ -212,7 +212,10 @@ const SORT: Flag =
 
 const ONCE: Flag = Flag::switch("once", "print one table and exit");
 
-const DRY_RUN: Flag = Flag::switch("dry-run", "only say what would change");
+const DRY_RUN: Flag = Flag::switch(
+    "dry-run",
+    "only say what would change, and for how many connections",
+);
 
 const STATUS: &str = "Says what a server is doing: its roles, listeners, cores, leases and store, from \
                       its admin address. Exits 1 when no server answers, 77 when it asks for a token.";
@@ -237,8 +240,11 @@ const KICK_EXAMPLES: &[&str] = &["towpath kick 'w1#0.4'"];
 const DRAIN: &str =
     "Has a server take no new connections, finish what is open, and exit, as SIGTERM does.";
 
-const RELOAD: &str = "Has a server read its configuration again. Exits 78 when that has mistakes, each \
-                      with its place; the server goes on with the old one then.";
+const RELOAD: &str = "Has a server read its configuration again, by the file, the flags and the environment of \
+                      its start, and put in force what is different. Connections of what stays are not \
+                      touched; those of what is removed drain. Prints what has changed, and what needs a \
+                      restart. Exits 78 when the configuration has mistakes, each with its place; the \
+                      server goes on with the old one then.";
 
 const RELOAD_EXAMPLES: &[&str] = &["towpath reload --dry-run && towpath reload"];
 

@@ -31,7 +31,12 @@ pub(super) fn run(request: &plan::Request, environment: Environment<'_>) -> Resu
     for warning in &reading.warnings {
         warn!("{warning}");
     }
-    server::run(reading.plan)
+    let again = request.clone();
+    let source = move || {
+        let reading = plan::read(&again, &|name| std::env::var_os(name))?;
+        Ok((reading.plan, reading.warnings))
+    };
+    server::run(reading.plan, Box::new(source))
         .map_err(|error| Failure::new(error.exit_code(), format!("towpath serve: {error}")))
 }
 

@@ -43,7 +43,8 @@ pub const KEYS: &[Key] = &[
         "127.0.0.1:7900",
         "where the server tells of itself by HTTP; off where a configuration file names no address",
     )
-    .flag("admin"),
+    .flag("admin")
+    .fixed(),
     Key::new(
         "admin.token",
         Kind::Secret,

@@ -124,6 +124,7 @@ pub const KEYS: &[Key] = &[
         "worker threads; 0 is one per core",
     )
     .flag("workers")
+    .fixed()
     .short('w'),
     Key::new(
         "pin",
@@ -131,7 +132,8 @@ pub const KEYS: &[Key] = &[
         "false",
         "keep each worker on a core of its own",
     )
-    .flag("pin"),
+    .flag("pin")
+    .fixed(),
     Key::new(
         "data_dir",
         Kind::Path,
@@ -139,6 +141,7 @@ pub const KEYS: &[Key] = &[
         "folder of the embedded store, created when missing",
     )
     .flag("data-dir")
+    .fixed()
     .short('d'),
     Key::new(
         "store",
@@ -146,14 +149,16 @@ pub const KEYS: &[Key] = &[
         "embedded",
         "where the state is kept",
     )
-    .flag("store"),
+    .flag("store")
+    .fixed(),
     Key::new(
         "relay",
         Kind::Choice(&["auto", "copy", "splice"]),
         "auto",
         "how relayed bytes are moved: by what each pair does, copied, or spliced",
     )
-    .flag("relay"),
+    .flag("relay")
+    .fixed(),
     Key::new(
         "pipe_size",
         Kind::Size {
@@ -163,7 +168,8 @@ pub const KEYS: &[Key] = &[
         "1M",
         "kernel pipe of a spliced pair, as far as the system allows",
     )
-    .flag("pipe-size"),
+    .flag("pipe-size")
+    .fixed(),
     Key::new(
         "spin",
         Kind::Time {
@@ -173,7 +179,8 @@ pub const KEYS: &[Key] = &[
         "0s",
         "how long an idle worker polls before it sleeps, for latency; 20us is a good value",
     )
-    .flag("spin"),
+    .flag("spin")
+    .fixed(),
     Key::new(
         "limits.max_connections",
         CONNECTIONS,
@@ -215,7 +222,8 @@ pub const KEYS: &[Key] = &[
         "2m",
         "how long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT)",
     )
-    .flag("user-timeout"),
+    .flag("user-timeout")
+    .fixed(),
     Key::new(
         "limits.drain_timeout",
         PAUSE,
@@ -239,21 +247,24 @@ pub const KEYS: &[Key] = &[
         "256M",
         "memory for relay buffers in all",
     )
-    .flag("max-buffer-memory"),
+    .flag("max-buffer-memory")
+    .fixed(),
     Key::new(
         "limits.resolve_ttl",
         PAUSE,
         "10s",
         "how long a resolved name is used before it is asked again",
     )
-    .flag("resolve-ttl"),
+    .flag("resolve-ttl")
+    .fixed(),
     Key::new(
         "limits.resolve_timeout",
         TIMEOUT,
         "5s",
         "how long a name lookup may take",
     )
-    .flag("resolve-timeout"),
+    .flag("resolve-timeout")
+    .fixed(),
 ];
 
 /// Beyond ten million sockets no kernel's default tables go.

@@ -19,6 +19,8 @@ pub struct Key {
     pub short: Option<char>,
     /// What it does: the flag's help, one sentence without a full stop.
     pub help: &'static str,
+    /// It holds as it was at the start until the server starts anew, whatever is read later.
+    pub is_fixed: bool,
 }
 
 /// What a key takes, with the bounds of what makes sense.
@@ -85,7 +87,14 @@ impl Key {
             flag: None,
             short: None,
             help,
+            is_fixed: false,
         }
+    }
+
+    /// The same key, which a running server does not change.
+    pub const fn fixed(mut self) -> Key {
+        self.is_fixed = true;
+        self
     }
 
     /// The same key with a long flag, and so with an environment variable.

@@ -28,6 +28,7 @@ mod read;
 mod secret;
 mod services;
 mod settings;
+mod told;
 mod value;
 
 pub use self::admin::{Admin, KEYS as ADMIN_KEYS};
@@ -38,4 +39,5 @@ pub use mistake::{Mistake, Place, Position, plain};
 pub use nearest::nearest;
 pub use secret::Secret;
 pub use settings::{Settings, Traffic};
+pub use told::{Told, changes};
 pub use value::{address, duration, ports, show_duration, show_ports, show_size, size};

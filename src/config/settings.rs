@@ -17,7 +17,7 @@ use super::{Entry, Item, Key, Kind, Mistake, Place, Position, Value, file, neare
 /// A read never fails: what is wrong is kept for [`Settings::finish`], and the reader gets the
 /// default, so that one run finds all mistakes.
 pub struct Settings {
-    tables: Vec<&'static [Key]>,
+    pub(super) tables: Vec<&'static [Key]>,
     pub(super) path: Option<Arc<Path>>,
     entries: Vec<Entry>,
     flags: Vec<(&'static str, Vec<String>)>,

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 /// The counts, shared by all cores.
 pub struct Quota {
-    most: usize,
-    most_per_address: usize,
+    most: AtomicUsize,
+    most_per_address: AtomicUsize,
     used: AtomicUsize,
     /// Empty unless there is a cap for each address; an address leaves with its last connection.
     addresses: Mutex<HashMap<IpAddr, usize>>,
@@ -23,8 +23,8 @@ impl Quota {
     /// At most `most` connections in all, and `most_per_address` from one address (0 = no cap).
     pub fn new(most: usize, most_per_address: usize) -> Self {
         Self {
-            most,
-            most_per_address,
+            most: AtomicUsize::new(most),
+            most_per_address: AtomicUsize::new(most_per_address),
             used: AtomicUsize::new(0),
             addresses: Mutex::new(HashMap::new()),
         }
@@ -32,7 +32,15 @@ impl Quota {
 
     /// How many connections the server may hold.
     pub fn most(&self) -> usize {
-        self.most
+        self.most.load(Ordering::Relaxed)
+    }
+
+    /// Sets both caps anew. Who is there stays; of those who came while there was no cap for each
+    /// address none is counted for one.
+    pub fn set(&self, most: usize, most_per_address: usize) {
+        self.most.store(most, Ordering::Relaxed);
+        self.most_per_address
+            .store(most_per_address, Ordering::Relaxed);
     }
 
     /// How many it holds now, those that are being taken among them.
@@ -43,7 +51,7 @@ impl Quota {
     /// A place for one more connection, taken before it is accepted; it is given back when
     /// dropped. `None` when the server holds as many as it may.
     pub fn enter(self: &Arc<Self>) -> Option<Place> {
-        if self.used.fetch_add(1, Ordering::Relaxed) >= self.most {
+        if self.used.fetch_add(1, Ordering::Relaxed) >= self.most() {
             self.used.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
@@ -57,14 +65,15 @@ impl Quota {
 impl Place {
     /// Counts the connection for its source address too; false when that holds as many as it may.
     pub fn admit(&mut self, from: IpAddr) -> bool {
-        if self.quota.most_per_address == 0 {
+        let most = self.quota.most_per_address.load(Ordering::Relaxed);
+        if most == 0 {
             return true;
         }
         // An address is the same whether it came by an IPv4 or by a dual-stack listener.
         let from = from.to_canonical();
         let mut addresses = self.quota.addresses.lock();
         let count = addresses.entry(from).or_default();
-        if *count >= self.quota.most_per_address {
+        if *count >= most {
             return false;
         }
         *count += 1;

@@ -45,6 +45,8 @@ pub struct Socket<S> {
     pub connected: bool,
     /// It is on the worker's list of sockets to read.
     pub queued: bool,
+    /// It was a listener's that is gone: it closes with its session.
+    pub is_retired: bool,
     /// What waits to leave by it.
     pub line: Line,
     /// Trains of longer datagrams than this are known to be refused, by the device or by the way's
@@ -63,6 +65,7 @@ impl<S> Socket<S> {
             place: None,
             connected: false,
             queued: false,
+            is_retired: false,
             line: Line::default(),
             longest_segment: usize::MAX,
         }

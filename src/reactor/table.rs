@@ -105,6 +105,11 @@ impl<T, M> Table<T, M> {
         }
     }
 
+    /// Sets anew how many entries it takes; those that are there stay.
+    pub fn set_cap(&mut self, cap: usize) {
+        self.cap = cap.min(u32::MAX as usize);
+    }
+
     /// How many entries are in it.
     pub fn len(&self) -> usize {
         self.entries.len()

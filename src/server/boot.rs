@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -12,30 +12,33 @@ use super::listeners::{self, Bound};
 use super::operations::{Operations, Site};
 use super::part::Part;
 use super::passed::Passed;
+use super::reload::{self, Beginning, Caller, House, Reloader};
 use super::signals::{Stopper, Watch};
 use super::supervisor::Supervisor;
 use super::watchdog::{Loop, Watchdog};
-use super::{Plan, StartError};
-use crate::admin::Admin;
+use super::{Plan, Source, StartError};
+use crate::admin::{Admin, Panel, Shown};
 use crate::config::Core;
-use crate::control::resolver::Resolver;
+use crate::control::resolver::{Names, Resolver};
 use crate::control::{Control, Letter, Request, unix_now};
 use crate::net::{self, Kernel, Poller, Quota, SocketOptions};
 use crate::reactor::{self, Address, Bell, Mailbox, Pulse, mailbox};
 use crate::session::{Ground, Listen, Post, Service};
 use crate::stats::{self, Counters, Metric};
-use crate::store::{self, Store};
+use crate::store::{self, Memory, Store};
 use crate::sys;
 use crate::worker::{Order, Phase};
 
 /// Runs the plan until it has drained after a signal.
 ///
 /// Errors come before the first connection is accepted, except [`StartError::Thread`].
-pub fn run(plan: Plan) -> Result<(), StartError> {
+/// `source` reads it again when that is asked for.
+pub fn run(plan: Plan, source: Source) -> Result<(), StartError> {
     // Before anything is opened, whose number could be one of theirs.
     let passed = Passed::take(&listens(&plan));
-    let running = open(plan, passed, Supervisor::find())?;
-    let watch = Watch::begin(running.stopper(), Arc::clone(&running.supervisor))
+    let running = open(plan, passed, Supervisor::find(), Some(source))?;
+    let (stopper, supervisor) = (running.stopper(), Arc::clone(&running.supervisor));
+    let watch = Watch::begin(stopper, supervisor, running.caller.clone())
         .map_err(|error| StartError::System("watch signals", error))?;
     running.announce()?;
     let outcome = running.wait();
@@ -47,9 +50,11 @@ pub fn run(plan: Plan) -> Result<(), StartError> {
 pub struct Running {
     crew: Crew,
     admin: Option<Admin>,
-    bound: Vec<Bound>,
-    /// Where the admin thread listens.
-    told: Vec<Listen>,
+    reloader: Option<Reloader>,
+    /// Where reloads are asked for.
+    caller: Option<Caller>,
+    /// Where it listens, the admin thread too.
+    listens: Vec<Listen>,
     address_file: Option<PathBuf>,
     /// What it begins with, in words.
     status: String,
@@ -64,7 +69,7 @@ impl Running {
 
     /// Says where it listens, in the log and in the address file.
     pub fn announce(&self) -> Result<(), StartError> {
-        listeners::announce(&self.bound, &self.told, self.address_file.as_deref())?;
+        listeners::announce(&self.listens, self.address_file.as_deref())?;
         log::info!("ready: {}", self.status);
         self.supervisor.ready(&self.status);
         Ok(())
@@ -72,14 +77,14 @@ impl Running {
 
     /// Waits until it has ended.
     pub fn wait(self) -> Result<(), StartError> {
-        self.crew.join(self.admin)
+        self.crew.join(self.admin, self.reloader)
     }
 }
 
 /// Starts the plan as a part of another program: no service manager is told of it, and none of the
 /// program's descriptors are taken.
 pub fn start(plan: Plan) -> Result<Running, StartError> {
-    open(plan, Passed::of(Vec::new(), &[]), Supervisor::none())
+    open(plan, Passed::of(Vec::new(), &[]), Supervisor::none(), None)
 }
 
 /// The roles that are on, at work. Of the ground only the addresses differ.
@@ -99,7 +104,12 @@ fn listens(plan: &Plan) -> Vec<Vec<Listen>> {
     roles.map(|role| role.listen()).collect()
 }
 
-fn open(plan: Plan, passed: Passed, mut supervisor: Supervisor) -> Result<Running, StartError> {
+fn open(
+    plan: Plan,
+    passed: Passed,
+    supervisor: Supervisor,
+    source: Option<Source>,
+) -> Result<Running, StartError> {
     let listens = listens(&plan);
     let roles: Vec<_> = plan.roles.iter().filter(|role| role.is_on()).collect();
     if roles.is_empty() {
@@ -118,58 +128,151 @@ fn open(plan: Plan, passed: Passed, mut supervisor: Supervisor) -> Result<Runnin
     };
     let bound = listeners::bind_all(&listens, workers, options, &passed)?;
     passed.close_rest(&supervisor);
-    listeners::keep(&bound, workers, &mut supervisor);
+    listeners::keep(&bound, workers, &supervisor);
     let supervisor = Arc::new(supervisor);
     let operations = Operations::bind(&plan.core.admin)?;
-    let own = listeners::all_addresses(&bound, operations.listens());
-    let quota = Arc::new(quota(
-        &plan.core,
-        workers,
-        bound.len(),
-        operations.descriptors(),
-    ));
+    let descriptors = operations.descriptors() + copies(&supervisor, workers, bound.len());
+    let most = most_connections(&plan.core, workers, bound.len(), descriptors);
+    let quota = Arc::new(Quota::new(most, limits.max_connections_per_ip));
+    let told = operations.listens();
+    let listens: Vec<_> = bound
+        .iter()
+        .map(Bound::listen)
+        .chain(told)
+        .cloned()
+        .collect();
     let ground = Ground {
         memory: memory.clone(),
-        names,
+        names: names.clone(),
         limits,
         addresses: Vec::new(),
-        own,
+        own: listens.iter().map(|listen| listen.address).collect(),
         cores: workers,
-        connections: quota.most(),
+        connections: most,
         data_dir: plan.core.data_dir.clone(),
     };
     let services = services(&plan, ground, &bound);
     let records = memory.records();
-    let cast = Cast::of(&plan, services, &bound);
+    let cast = Cast::of(&plan, services.clone(), &bound);
 
     let control = |addresses| {
         let control = Control::new(store, resolver, addresses);
         control.lending(pools, Instant::now(), unix_now())
     };
     let mut crew = Crew::start(&plan.core, workers, cast, &bound, options, &quota, control)?;
-    let told = operations.listens().to_vec();
-    let admin = operations.start(Site {
-        plan: &plan,
-        bound: &bound,
-        counters: &crew.counters,
-        orders: &crew.orders,
-        questions: crew.questions.clone(),
-        memory,
-        quota: &quota,
-        stopper: &crew.stopper,
-    })?;
-    let most = quota.most();
-    let status = format!("{workers} workers, {records} records, at most {most} connections");
     crew.watch_over(&supervisor)?;
-    Ok(Running {
-        crew,
-        admin,
+    let status = format!("{workers} workers, {records} records, at most {most} connections");
+    let premises = Premises {
+        plan,
         bound,
-        told,
-        address_file: plan.address_file,
-        status,
+        services,
+        listens,
+        memory,
+        names,
+        options,
+        quota,
+        descriptors,
         supervisor,
-    })
+        status,
+    };
+    premises.occupy(crew, operations, source)
+}
+
+/// What is open when the workers are at work.
+struct Premises {
+    plan: Plan,
+    bound: Vec<Bound>,
+    services: Vec<Arc<dyn Service>>,
+    listens: Vec<Listen>,
+    memory: Memory,
+    names: Names,
+    options: SocketOptions,
+    quota: Arc<Quota>,
+    descriptors: usize,
+    supervisor: Arc<Supervisor>,
+    status: String,
+}
+
+impl Premises {
+    /// Starts the admin thread, and the reloader where there is something to read again.
+    fn occupy(
+        self,
+        crew: Crew,
+        operations: Operations,
+        source: Option<Source>,
+    ) -> Result<Running, StartError> {
+        let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let started = started.unwrap_or_default();
+        let panel = Arc::new(Panel::new(shown(&self.plan, &self.listens), started));
+        let (caller, calls) = reload::calls();
+        let caller = source.is_some().then_some(caller);
+        let told = operations.listens().to_vec();
+        let admin = operations.start(Site {
+            plan: &self.plan,
+            panel: &panel,
+            reload: caller.clone(),
+            supervisor: &self.supervisor,
+            started,
+            counters: &crew.counters,
+            orders: &crew.orders,
+            questions: crew.questions.clone(),
+            memory: self.memory.clone(),
+            quota: &self.quota,
+            stopper: &crew.stopper,
+        })?;
+        let address_file = self.plan.address_file.clone();
+        let supervisor = Arc::clone(&self.supervisor);
+        let house = |source| {
+            House::new(Beginning {
+                source,
+                plan: self.plan,
+                bound: self.bound,
+                services: self.services,
+                admin: told,
+                memory: self.memory,
+                names: self.names,
+                options: self.options,
+                quota: self.quota,
+                descriptors: self.descriptors,
+                workers: crew.orders.clone(),
+                stopper: crew.stopper.clone(),
+                supervisor: self.supervisor,
+                panel,
+            })
+        };
+        let reloader = match (source.map(house), &caller) {
+            (Some(house), Some(caller)) => Some(Reloader::start(house, caller.clone(), calls)?),
+            _ => None,
+        };
+        Ok(Running {
+            crew,
+            admin,
+            reloader,
+            caller,
+            listens: self.listens,
+            address_file,
+            status: self.status,
+            supervisor,
+        })
+    }
+}
+
+/// What the admin address tells of the plan.
+fn shown(plan: &Plan, listens: &[Listen]) -> Shown {
+    let on = plan.roles.iter().filter(|role| role.is_on());
+    Shown {
+        listeners: listens.to_vec(),
+        routes: on.flat_map(|role| role.routes()).collect(),
+        token: plan.core.admin.token.clone(),
+    }
+}
+
+/// Copies of descriptors that are there for a service manager.
+fn copies(supervisor: &Supervisor, workers: usize, listeners: usize) -> usize {
+    match supervisor.is_there() {
+        true => workers * listeners,
+        false => 0,
+    }
 }
 
 fn open_store(plan: &Plan, lends: bool) -> Result<Store, StartError> {
@@ -276,12 +379,16 @@ impl Crew {
     /// Waits for the workers, then ends the admin thread, then waits for the control thread, which ends
     /// when nobody can ask it
     /// anything any more.
-    fn join(self, admin: Option<Admin>) -> Result<(), StartError> {
+    fn join(self, admin: Option<Admin>, reloader: Option<Reloader>) -> Result<(), StartError> {
         let mut outcome = Ok(());
         for worker in self.workers {
             if worker.join().is_err() {
                 outcome = Err(StartError::Thread("worker"));
             }
+        }
+        // It knows the workers' boxes, and gives up on orders when the server ends.
+        if reloader.is_some_and(|reloader| !reloader.end()) {
+            outcome = Err(StartError::Thread("reload"));
         }
         // It can ask, too.
         if let Some(watchdog) = self.watchdog {
@@ -373,12 +480,7 @@ impl Cast {
         };
         for (number, (_, protocol)) in on.enumerate() {
             let own = listeners::roles(bound, number);
-            let mut name = protocol.name();
-            if let Some(first) = own.first()
-                && !own.contains(&name)
-            {
-                name = first;
-            }
+            let name = role_word(&own, protocol.name());
             for role in own.into_iter().chain([name]) {
                 if !cast.counted.contains(&role) {
                     cast.counted.push(role);
@@ -397,9 +499,22 @@ fn start_control(control: Control, asked: Receiver<Request>) -> Result<JoinHandl
         .map_err(|error| StartError::System("start the control thread", error))
 }
 
+/// What the sessions of a service are called that come by no listener: as its protocol, where one of its
+/// listeners is called so or it has none.
+pub(super) fn role_word(listeners: &[&'static str], protocol: &'static str) -> &'static str {
+    match listeners.first() {
+        Some(first) if !listeners.contains(&protocol) => first,
+        _ => protocol,
+    }
+}
+
 /// How many connections the descriptors allow: each may need a second one, to its upstream.
-fn quota(core: &Core, workers: usize, listeners: usize, admin: usize) -> Quota {
-    let limits = &core.limits;
+pub(super) fn most_connections(
+    core: &Core,
+    workers: usize,
+    listeners: usize,
+    others: usize,
+) -> usize {
     if let Ok((soft, hard)) = sys::descriptor_limit()
         && soft < hard
         && let Err(error) = sys::set_descriptor_limit(hard)
@@ -407,9 +522,9 @@ fn quota(core: &Core, workers: usize, listeners: usize, admin: usize) -> Quota {
         log::warn!("the descriptor limit stays at {soft}: {error}");
     }
     let open = sys::descriptor_limit().map_or(1024, |(soft, _)| soft as usize);
-    let own = OWN_DESCRIPTORS + admin + workers * (3 + listeners);
+    let own = OWN_DESCRIPTORS + others + workers * (3 + listeners);
     let allowed = (open.saturating_sub(own) / 2).max(1);
-    let most = match limits.max_connections {
+    match core.limits.max_connections {
         0 => allowed,
         wanted if wanted > allowed => {
             log::warn!(
@@ -418,8 +533,7 @@ fn quota(core: &Core, workers: usize, listeners: usize, admin: usize) -> Quota {
             allowed
         }
         wanted => wanted,
-    };
-    Quota::new(most, limits.max_connections_per_ip)
+    }
 }
 
 fn farewell(counters: &[Arc<Counters>]) {

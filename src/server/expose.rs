@@ -124,6 +124,7 @@ impl Expose {
         let running = start(Plan {
             core,
             roles: vec![Box::new(Clients { exposes, tell })],
+            told: Vec::new(),
             address_file: None,
         })?;
         let stopper = running.stopper();

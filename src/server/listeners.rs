@@ -1,11 +1,10 @@
-//! Listening sockets: bound once for each core before any thread starts, and announced.
+//! Listening sockets: bound once for each core before a worker has them, and announced.
 
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::sync::Arc;
 
 use mio::net::TcpListener;
 use serde_json::{Map, Value};
@@ -20,6 +19,8 @@ use crate::session::{Listen, Transport};
 pub(super) struct Bound {
     service: usize,
     number: usize,
+    /// As the configuration names it.
+    asked: Listen,
     /// With the port that was bound.
     listen: Listen,
     /// Those of each core, until it takes them: one, but for sockets that were passed.
@@ -63,6 +64,21 @@ pub(super) struct Share {
 }
 
 impl Bound {
+    /// Whose it is, by the number that it was bound for.
+    pub(super) fn service(&self) -> usize {
+        self.service
+    }
+
+    /// Which of those it is.
+    pub(super) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// As it was asked for.
+    pub(super) fn asked(&self) -> &Listen {
+        &self.asked
+    }
+
     /// What it is called and where it listens.
     pub(super) fn listen(&self) -> &Listen {
         &self.listen
@@ -83,7 +99,7 @@ impl Bound {
 
 /// Has the service manager keep the sockets, each under its listener's name and its core's number.
 /// Where it has no room for all, it has some of every listener.
-pub(super) fn keep(bound: &[Bound], cores: usize, supervisor: &mut Supervisor) {
+pub(super) fn keep(bound: &[Bound], cores: usize, supervisor: &Supervisor) {
     for core in 0..cores {
         for at in bound {
             let Some(placed) = at.sockets.get(core) else {
@@ -92,7 +108,11 @@ pub(super) fn keep(bound: &[Bound], cores: usize, supervisor: &mut Supervisor) {
             let name = format!("{}-{core}", label(&at.listen));
             let placed = placed.borrow();
             let kept = placed.iter().filter(|placed| placed.is_kept);
-            supervisor.keep(kept.map(|placed| (name.clone(), placed.opened.descriptor())));
+            supervisor.keep(
+                &name,
+                &at.listen,
+                kept.map(|placed| placed.opened.descriptor()),
+            );
         }
     }
 }
@@ -107,28 +127,67 @@ pub(super) fn bind_all(
 ) -> Result<Vec<Bound>, StartError> {
     let open = |listen: &Listen| match passed.claim(listen) {
         Some((at, claimed)) => adopt_cores(listen, at, claimed, cores, options),
-        None => bind_cores(listen, cores, options),
+        None => bind_cores(listen, cores, options, true),
     };
     let mut bound = Vec::new();
     for (service, listens) in services.iter().enumerate() {
-        let mut number = 0;
-        while let Some(listen) = listens.get(number) {
-            let next = listens.get(number + 1);
-            let both = next.is_some_and(|next| listen.shares_with(next));
-            let group = &listens[number..=number + usize::from(both)];
-            let opened = bind_group(group, open)?;
-            for (listen, sockets) in opened {
-                bound.push(Bound {
-                    service,
-                    number,
-                    listen,
-                    sockets: sockets.into_iter().map(RefCell::new).collect(),
-                });
-                number += 1;
-            }
-        }
+        let numbered = listens.iter().cloned().enumerate().collect::<Vec<_>>();
+        bind_service(service, &numbered, open, &mut bound)?;
     }
     Ok(bound)
+}
+
+/// Listens on further addresses, which have the numbers that they are to have; `closing` will be closed
+/// when they are open, and may be where one of them is to be.
+pub(super) fn bind_more(
+    services: &[Vec<(usize, Listen)>],
+    cores: usize,
+    options: SocketOptions,
+    closing: &[Listen],
+) -> Result<Vec<Bound>, StartError> {
+    let open = |listen: &Listen| {
+        let is_ours = closing.iter().any(|own| meets(own, listen));
+        bind_cores(listen, cores, options, !is_ours)
+    };
+    let mut bound = Vec::new();
+    for (service, listens) in services.iter().enumerate() {
+        bind_service(service, listens, open, &mut bound)?;
+    }
+    Ok(bound)
+}
+
+/// True when the two cannot be open at a time, but for sockets that share an address.
+fn meets(one: &Listen, other: &Listen) -> bool {
+    let (a, b) = (one.address, other.address);
+    let is_wide = a.ip().is_unspecified() || b.ip().is_unspecified();
+    one.transport == other.transport && a.port() == b.port() && (a.ip() == b.ip() || is_wide)
+}
+
+fn bind_service(
+    service: usize,
+    listens: &[(usize, Listen)],
+    open: impl Fn(&Listen) -> io::Result<(Listen, Vec<Vec<Placed>>)>,
+    bound: &mut Vec<Bound>,
+) -> Result<(), StartError> {
+    let mut at = 0;
+    while let Some((_, listen)) = listens.get(at) {
+        let next = listens.get(at + 1);
+        let both = next.is_some_and(|(_, next)| listen.shares_with(next));
+        let part = &listens[at..=at + usize::from(both)];
+        let group: Vec<Listen> = part.iter().map(|(_, listen)| listen.clone()).collect();
+        let opened = bind_group(&group, &open)?;
+        for ((number, asked), (listen, sockets)) in part.iter().zip(opened) {
+            bound.push(Bound {
+                service,
+                number: *number,
+                asked: asked.clone(),
+                listen,
+                sockets: sockets.into_iter().map(RefCell::new).collect(),
+            });
+        }
+        at += part.len();
+    }
+    Ok(())
 }
 
 /// Where a service listens, in the order of its listeners.
@@ -141,12 +200,6 @@ pub(super) fn addresses(bound: &[Bound], service: usize) -> Vec<SocketAddr> {
 pub(super) fn roles(bound: &[Bound], service: usize) -> Vec<&'static str> {
     let own = bound.iter().filter(|at| at.service == service);
     own.map(|at| at.listen.role).collect()
-}
-
-/// Where the server listens.
-pub(super) fn all_addresses(bound: &[Bound], further: &[Listen]) -> Arc<[SocketAddr]> {
-    let listens = bound.iter().map(Bound::listen).chain(further);
-    listens.map(|listen| listen.address).collect()
 }
 
 /// Binds listens of one address to one port. Where any free port will do, one that is free for the
@@ -189,10 +242,12 @@ fn bind_cores(
     listen: &Listen,
     cores: usize,
     options: SocketOptions,
+    is_probed: bool,
 ) -> io::Result<(Listen, Vec<Vec<Placed>>)> {
     // Sockets that share an address would also share it with another server of the same user, who
     // would then get a part of the connections. A socket that does not share finds that out.
     let address = match listen.transport {
+        _ if !is_probed => listen.address,
         Transport::Stream => net::probe(listen.address)?.local_addr()?,
         Transport::Datagram => net::probe_datagrams(listen.address)?.address()?,
     };
@@ -255,17 +310,25 @@ fn adopt_cores(
 /// How many ports that turn out to be taken are passed over.
 const PORTS: usize = 16;
 
-/// Says where the server listens, in the log and in the address file. There an address is listed
-/// once, though it may be one for connections and one for datagrams.
-pub(super) fn announce(
-    bound: &[Bound],
-    further: &[Listen],
-    file: Option<&Path>,
-) -> Result<(), StartError> {
-    let mut roles: Map<String, Value> = Map::new();
-    for listen in bound.iter().map(Bound::listen).chain(further) {
+/// Says where the server listens, in the log and in the address file.
+pub(super) fn announce(listens: &[Listen], file: Option<&Path>) -> Result<(), StartError> {
+    say(listens);
+    file.map_or(Ok(()), |file| write(listens, file))
+}
+
+/// One line in the log for each.
+pub(super) fn say<'a>(listens: impl IntoIterator<Item = &'a Listen>) {
+    for listen in listens {
         let purpose = listen.transport.purpose();
         log::info!("{listen} listening on {}{purpose}", listen.address);
+    }
+}
+
+/// Writes the address file. There an address is listed once, though it may be one for connections and
+/// one for datagrams.
+pub(super) fn write(listens: &[Listen], path: &Path) -> Result<(), StartError> {
+    let mut roles: Map<String, Value> = Map::new();
+    for listen in listens {
         let entry = roles.entry(listen.role).or_insert(Value::Null);
         let address = listen.address.to_string().into();
         match &listen.name {
@@ -280,7 +343,6 @@ pub(super) fn announce(
             }
         }
     }
-    let Some(path) = file else { return Ok(()) };
     let failed = |error| StartError::AddressFile(path.to_owned(), error);
     // Renamed into place, so that whoever waits for the file never reads half of it.
     let mut draft = path.as_os_str().to_owned();
@@ -321,17 +383,12 @@ mod tests {
         }
     }
 
-    fn bound(role: &'static str, name: Option<&str>, address: &str) -> Bound {
-        Bound {
-            service: 0,
-            number: 0,
-            listen: Listen {
-                role,
-                name: name.map(Box::from),
-                address: address.parse().unwrap(),
-                transport: Transport::Stream,
-            },
-            sockets: Vec::new(),
+    fn bound(role: &'static str, name: Option<&str>, address: &str) -> Listen {
+        Listen {
+            role,
+            name: name.map(Box::from),
+            address: address.parse().unwrap(),
+            transport: Transport::Stream,
         }
     }
 
@@ -341,7 +398,7 @@ mod tests {
 
     /// Sockets as the store has them, named for `names`, all at one address.
     fn stored(transport: Transport, names: &[&str]) -> (Listen, Vec<(OwnedFd, String)>) {
-        let (chosen, sockets) = bind_cores(&listen(transport), names.len(), OPTIONS).unwrap();
+        let (chosen, sockets) = bind_cores(&listen(transport), names.len(), OPTIONS, true).unwrap();
         let own = |(placed, name): (Placed, &&str)| {
             let socket = placed.opened.descriptor().try_clone_to_owned().unwrap();
             (socket, (*name).to_owned())
@@ -391,7 +448,7 @@ mod tests {
             bound("access", Some("db"), "127.0.0.1:3"),
             bound("access", Some("web"), "127.0.0.1:4"),
         ];
-        announce(&all, &[], Some(&path)).unwrap();
+        announce(&all, Some(&path)).unwrap();
         let written = std::fs::read_to_string(&path).unwrap();
         std::fs::remove_dir_all(&directory).unwrap();
         let want = serde_json::json!({
@@ -404,9 +461,9 @@ mod tests {
     #[test]
     fn a_busy_address_is_refused_although_sockets_share_theirs() {
         for transport in [Transport::Stream, Transport::Datagram] {
-            let (chosen, sockets) = bind_cores(&listen(transport), 3, OPTIONS).unwrap();
+            let (chosen, sockets) = bind_cores(&listen(transport), 3, OPTIONS, true).unwrap();
             assert_eq!(sockets.len(), 3);
-            let busy = bind_cores(&chosen, 3, OPTIONS).err().unwrap();
+            let busy = bind_cores(&chosen, 3, OPTIONS, true).err().unwrap();
             assert_eq!(busy.kind(), io::ErrorKind::AddrInUse);
         }
     }

@@ -2,15 +2,16 @@
 //! it tells of is there, ended behind the workers.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use mio::net::TcpListener;
 
-use super::listeners::Bound;
+use super::reload::Caller;
 use super::signals::Stopper;
+use super::supervisor::Supervisor;
 use super::{Plan, StartError};
-use crate::admin::{self, Admin, Grounds, NoReload};
+use crate::admin::{self, Admin, Grounds, NoReload, Panel, Reload};
 use crate::config;
 use crate::control::Request;
 use crate::net::Quota;
@@ -30,7 +31,11 @@ pub(super) struct Operations {
 /// What the rest of the house lends it.
 pub(super) struct Site<'a> {
     pub(super) plan: &'a Plan,
-    pub(super) bound: &'a [Bound],
+    pub(super) panel: &'a Arc<Panel>,
+    pub(super) reload: Option<Caller>,
+    pub(super) supervisor: &'a Arc<Supervisor>,
+    /// By the wall clock, since the Unix epoch.
+    pub(super) started: Duration,
     pub(super) counters: &'a [Arc<Counters>],
     pub(super) orders: &'a [Address<Order>],
     pub(super) questions: Sender<Request>,
@@ -86,18 +91,16 @@ impl Operations {
         if self.listeners.is_empty() {
             return Ok(None);
         }
-        let roles = site.plan.roles.iter().filter(|role| role.is_on());
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let mut listeners: Vec<_> = site.bound.iter().map(Bound::listen).cloned().collect();
-        listeners.extend(self.told);
-        let stopper = site.stopper.clone();
+        let (stopper, supervisor) = (site.stopper.clone(), Arc::clone(site.supervisor));
+        let reload: Box<dyn Reload> = match site.reload {
+            Some(caller) => Box::new(caller),
+            None => Box::new(NoReload),
+        };
         let grounds = Grounds {
-            token: site.plan.core.admin.token.clone(),
+            panel: Arc::clone(site.panel),
             patience: site.plan.core.limits.handshake_timeout,
             started: self.started,
-            started_unix: now.unwrap_or_default(),
-            listeners,
-            routes: roles.flat_map(|role| role.routes()).collect(),
+            started_unix: site.started,
             counters: site.counters.to_vec(),
             workers: site.orders.to_vec(),
             control: site.questions,
@@ -108,9 +111,10 @@ impl Operations {
                 if !stopper.is_ending() {
                     log::info!("draining: asked by the admin address; a signal stops at once");
                     stopper.drain();
+                    supervisor.stopping();
                 }
             }),
-            reload: Box::new(NoReload),
+            reload,
         };
         Admin::start(self.listeners, grounds)
             .map(Some)

@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
+use super::reload::Caller;
 use super::supervisor::Supervisor;
 use crate::reactor::Bell;
 use crate::worker::Phase;
@@ -20,7 +21,8 @@ pub const SIGNALS: &[(&str, &str)] = &[
     ),
     (
         "SIGHUP",
-        "Is noted in the log; the configuration is read at the start only.",
+        "Reads the configuration again and puts it in force, as `towpath reload` does; one with mistakes \
+         changes nothing. However many come, the readings begin a second apart.",
     ),
 ];
 
@@ -71,21 +73,25 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// SIGTERM and SIGINT drain, the second of them stops; SIGHUP is taken, so that a closed
-    /// terminal does not end the server.
+    /// SIGTERM and SIGINT drain, the second of them stops; SIGHUP is taken and does nothing, so that a
+    /// closed terminal does not end the program.
     pub fn start(stopper: Stopper) -> io::Result<Self> {
-        Self::begin(stopper, Arc::new(Supervisor::none()))
+        Self::begin(stopper, Arc::new(Supervisor::none()), None)
     }
 
-    /// The same, and the service manager is told.
-    pub(super) fn begin(stopper: Stopper, supervisor: Arc<Supervisor>) -> io::Result<Self> {
+    /// The same, and the service manager is told, and SIGHUP reloads.
+    pub(super) fn begin(
+        stopper: Stopper,
+        supervisor: Arc<Supervisor>,
+        reload: Option<Caller>,
+    ) -> io::Result<Self> {
         // A file-size limit must fail a write, not end the process.
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, libc::SIGXFSZ])?;
         let handle = signals.handle();
         let body = move || {
             for signal in signals.forever() {
                 match signal {
-                    SIGHUP => log::warn!("SIGHUP: the configuration is read at start only"),
+                    SIGHUP => reload.iter().for_each(Caller::signal),
                     SIGTERM | SIGINT if stopper.is_ending() => {
                         log::warn!("second signal: stopping at once");
                         stopper.stop();

@@ -9,20 +9,30 @@
 //!
 //! A service manager that cannot be told is noted once in the log, and stops nothing.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use sd_notify::NotifyState;
+
+use crate::session::Listen;
 
 /// The service manager, or nobody.
 #[derive(Debug, Default)]
 pub(super) struct Supervisor {
     is_there: bool,
-    /// How many more sockets it keeps at most.
-    room: usize,
-    /// The names of the sockets that it keeps.
-    kept: Vec<String>,
+    kept: Mutex<Kept>,
     has_failed: AtomicBool,
+}
+
+/// The sockets that it keeps.
+#[derive(Debug, Default)]
+struct Kept {
+    /// How many more at most.
+    room: usize,
+    /// Each with its name there and its listener. The store can only be told to close all of one name:
+    /// those of them that are to stay are put there again.
+    sockets: Vec<(String, Listen, OwnedFd)>,
 }
 
 impl Supervisor {
@@ -34,7 +44,10 @@ impl Supervisor {
         let room = named("FDSTORE").and_then(|room| room.to_str()?.parse().ok());
         Self {
             is_there: named("NOTIFY_SOCKET").is_some(),
-            room: room.unwrap_or(usize::MAX),
+            kept: Mutex::new(Kept {
+                room: room.unwrap_or(usize::MAX),
+                sockets: Vec::new(),
+            }),
             ..Self::default()
         }
     }
@@ -50,27 +63,61 @@ impl Supervisor {
         time.filter(|time| !time.is_zero())
     }
 
-    /// Gives it sockets to keep, under their names, as many as it has room for.
-    pub(super) fn keep<'a>(&mut self, sockets: impl IntoIterator<Item = (String, BorrowedFd<'a>)>) {
+    /// True when there is one.
+    pub(super) fn is_there(&self) -> bool {
+        self.is_there
+    }
+
+    /// Gives it a listener's sockets to keep, under a name, as many as it has room for.
+    pub(super) fn keep<'a>(
+        &self,
+        name: &str,
+        listen: &Listen,
+        sockets: impl IntoIterator<Item = BorrowedFd<'a>>,
+    ) {
         if !self.is_there {
             return;
         }
-        for (name, socket) in sockets {
-            let Some(room) = self.room.checked_sub(1) else {
+        let mut kept = self.kept.lock();
+        for socket in sockets {
+            let copy = socket.try_clone_to_owned();
+            let (Some(room), Ok(copy)) = (kept.room.checked_sub(1), copy) else {
                 return;
             };
-            self.room = room;
-            let state = [
-                NotifyState::FdStore,
-                NotifyState::FdName(&name),
-                // It is to keep them whatever is ready there: waiting clients are the purpose.
-                NotifyState::Custom("FDPOLL=0"),
-            ];
-            self.note(sd_notify::notify_with_fds(&state, &[socket]));
-            if !self.kept.contains(&name) {
-                self.kept.push(name);
+            kept.room = room;
+            self.store(name, socket);
+            kept.sockets.push((name.to_owned(), listen.clone(), copy));
+        }
+    }
+
+    /// Has it close the sockets of listeners that are gone.
+    pub(super) fn release(&self, gone: &[Listen]) {
+        let mut kept = self.kept.lock();
+        let is_gone = |listen: &Listen| gone.iter().any(|one| one.is_place_of(listen));
+        let (leave, mut stay): (Vec<_>, Vec<_>) = std::mem::take(&mut kept.sockets)
+            .into_iter()
+            .partition(|(_, listen, _)| is_gone(listen));
+        let mut names: Vec<&str> = leave.iter().map(|(name, ..)| name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            self.forget(name);
+            for (_, _, socket) in stay.iter().filter(|(known, ..)| known == name) {
+                self.store(name, socket.as_fd());
             }
         }
+        kept.room = kept.room.saturating_add(leave.len());
+        kept.sockets.append(&mut stay);
+    }
+
+    fn store(&self, name: &str, socket: BorrowedFd<'_>) {
+        let state = [
+            NotifyState::FdStore,
+            NotifyState::FdName(name),
+            // It is to keep them whatever is ready there: waiting clients are the purpose.
+            NotifyState::Custom("FDPOLL=0"),
+        ];
+        self.note(sd_notify::notify_with_fds(&state, &[socket]));
     }
 
     /// Has it close the sockets that it keeps under this name.
@@ -86,7 +133,11 @@ impl Supervisor {
     /// The server ends in good order: nobody shall wait at its sockets.
     pub(super) fn stopping(&self) {
         self.tell(&[NotifyState::Stopping, NotifyState::Status("draining")]);
-        for name in &self.kept {
+        let sockets = std::mem::take(&mut self.kept.lock().sockets);
+        let mut names: Vec<&str> = sockets.iter().map(|(name, ..)| name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
             self.forget(name);
         }
     }

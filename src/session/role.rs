@@ -1,12 +1,15 @@
 //! The contract between a protocol and the house: from its configuration to its part on each core.
 
+use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::RwLock;
+
 use super::Session;
-use crate::config::{Key, Limits, Settings};
+use crate::config::{Entry, Key, Limits, Settings};
 use crate::control::leases::Pool;
 use crate::control::resolver::Names;
 use crate::store::{self, Memory};
@@ -27,7 +30,7 @@ pub trait Protocol: Sync {
 }
 
 /// A protocol with its configuration, before anything is opened.
-pub trait Role: Send + Sync + fmt::Debug {
+pub trait Role: Any + Send + Sync + fmt::Debug {
     /// Where it listens; nowhere when it is off.
     fn listen(&self) -> Vec<Listen>;
 
@@ -56,6 +59,36 @@ pub trait Role: Send + Sync + fmt::Debug {
 
     /// The role at work, on what the server has opened for all of them.
     fn service(&self, ground: &Ground) -> Arc<dyn Service>;
+
+    /// True when nothing would be different with the other one in its place.
+    fn is_like(&self, other: &dyn Role) -> bool {
+        let _ = other;
+        false
+    }
+
+    /// The same role with another entry in the place of those that [`Role::routes`] calls `name`, or
+    /// with none; what is wrong with the entry is left in `settings`. `None` where the role's routes
+    /// are not to be changed so.
+    fn reroute(
+        &self,
+        name: &str,
+        entry: Option<&Entry>,
+        settings: &mut Settings,
+    ) -> Option<Box<dyn Role>> {
+        let _ = (name, entry, settings);
+        None
+    }
+}
+
+/// For [`Role::is_like`]: equal, and of one type.
+pub fn alike<T: Role + PartialEq>(one: &T, other: &dyn Role) -> bool {
+    same_role::<T>(other).is_some_and(|other| one == other)
+}
+
+/// A role as the type that its protocol knows; `None` when it is of another protocol.
+pub fn same_role<T: Role>(role: &dyn Role) -> Option<&T> {
+    let role: &dyn Any = role;
+    role.downcast_ref()
 }
 
 /// One entry of where a role leads: never a secret.
@@ -84,7 +117,7 @@ pub struct Ground {
     /// Where the role listens, in the order of [`Role::listen`]; port 0 has become the one that
     /// was bound.
     pub addresses: Vec<SocketAddr>,
-    /// Where the server listens, all roles together.
+    /// Where the server listens, all roles together. When that changes, [`Service::renew`] tells.
     pub own: Arc<[SocketAddr]>,
     /// How many cores there are.
     pub cores: usize,
@@ -111,6 +144,12 @@ pub struct Listen {
 }
 
 impl Listen {
+    /// True when it is the same listener, whatever else is said of it.
+    pub fn is_place_of(&self, other: &Listen) -> bool {
+        (self.role, &self.name, self.address, self.transport)
+            == (other.role, &other.name, other.address, other.transport)
+    }
+
     /// True when `next`, which stands behind it, has its port.
     pub fn shares_with(&self, next: &Listen) -> bool {
         let transports = (self.transport, next.transport);
@@ -153,12 +192,47 @@ impl fmt::Display for Listen {
 pub trait Service: Send + Sync {
     /// Its part on one core.
     fn seat(&self, core: u8) -> Box<dyn Seat>;
+
+    /// Takes another configuration of its own role, for what comes from now on; the seats take it
+    /// over by [`Seat::renew`], each in its time. Keys that are fixed stay as they were at the start.
+    fn renew(&self, role: &dyn Role, ground: &Ground) {
+        let _ = (role, ground);
+    }
+}
+
+/// What a service holds at present for its seats: set by one thread, read by the seats of all cores.
+pub struct Current<T>(Arc<RwLock<Arc<T>>>);
+
+impl<T> Current<T> {
+    /// With its first value.
+    pub fn new(value: T) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(value))))
+    }
+
+    /// The value that was set last.
+    pub fn value(&self) -> Arc<T> {
+        Arc::clone(&self.0.read())
+    }
+
+    /// Puts another in its place; whoever has the former one keeps it.
+    pub fn set(&self, value: T) {
+        *self.0.write() = Arc::new(value);
+    }
+}
+
+impl<T> Clone for Current<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
 }
 
 /// A session that is there from the start.
 pub struct Resident {
     /// What its log lines begin with, as those of others do with the name of their listener.
     pub name: String,
+    /// When a seat is renewed, the resident that is there stays if the seat still has one of its name
+    /// and tenure; else it is told that it stops, and the other begins.
+    pub tenure: u64,
     /// The session.
     pub session: Box<dyn Session>,
 }
@@ -186,6 +260,11 @@ pub trait Seat {
         let _ = number;
         None
     }
+
+    /// Takes over what [`Service::renew`] has brought: listeners have the numbers of the new
+    /// [`Role::listen`] from here on. Sessions that are open keep what they began with, as far as
+    /// their role does not say otherwise.
+    fn renew(&mut self) {}
 
     /// Sweeps over what its sessions share for contradictions; for tests, as it costs time.
     fn check(&self) {}

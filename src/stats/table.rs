@@ -58,6 +58,8 @@ pub enum Source {
     PoolLeased,
     /// Ports that can be lent at once, of each pool.
     PoolFree,
+    /// Times that the configuration was read again, by what came of it.
+    Reloads,
 }
 
 /// A figure of the server as a whole.
@@ -79,6 +81,8 @@ pub enum Gauge {
     StoreRecords,
     /// Bytes of ids, sections and values.
     StoreBytes,
+    /// When the configuration in force was read.
+    Configured,
 }
 
 /// Why a session has ended, in one word for a counter's label and for limiting log lines.
@@ -200,6 +204,18 @@ pub const TABLE: &[About] = &[
         "towpath_draining",
         Gauge::Draining,
         "1 when the server takes no new work, else 0",
+    ),
+    role(
+        "towpath_reloads_total",
+        Kind::Counter,
+        "outcome",
+        Source::Reloads,
+        "times the configuration was read again, and put in force (ok) or not (failed)",
+    ),
+    whole(
+        "towpath_config_time_seconds",
+        Gauge::Configured,
+        "when the configuration in force was read, since the Unix epoch",
     ),
     whole("towpath_workers", Gauge::Workers, "worker threads"),
     whole(

@@ -148,7 +148,7 @@ impl<N: Network> Worker<N> {
         number: usize,
     ) -> io::Result<()> {
         let home = Home {
-            name: self.christen(listen.to_string(), listen.role),
+            name: self.christen(listen.to_string(), listen.role, (service, Some(number))),
             service,
             number,
             address: listen.address,
@@ -191,7 +191,10 @@ impl<N: Network> Worker<N> {
         let Some(socket) = self.exchange.sockets.get(key) else {
             return;
         };
-        match socket.home.filter(|_| self.phase < DRAINING) {
+        match socket
+            .home
+            .filter(|_| self.phase < DRAINING && !socket.is_retired)
+        {
             Some(home) => {
                 self.seat(key, home);
                 // What came meanwhile will not be announced again.
@@ -299,10 +302,21 @@ impl<N: Network> Worker<N> {
             return self.drop_socket(key);
         }
         self.exchange.seated -= 1;
-        if self.phase >= DRAINING {
+        if self.phase >= DRAINING || socket.is_retired {
             return self.drop_socket(key);
         }
         self.wheel.arm(self.now, RESEAT, Timer::Reseat(key));
+    }
+
+    /// A listener's datagrams are not wanted any more: its socket closes with its session.
+    pub(super) fn retire_socket(&mut self, key: SocketKey) {
+        let Some(socket) = self.exchange.sockets.get_mut(key) else {
+            return; // Its session has ended at the first word.
+        };
+        socket.is_retired = true;
+        if socket.owner.is_none() {
+            self.drop_socket(key);
+        }
     }
 
     /// Forgets sockets that were asked for in a call whose wishes are not granted.

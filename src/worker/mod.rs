@@ -24,6 +24,7 @@ mod held;
 mod links;
 mod log;
 mod orders;
+mod renewal;
 mod residents;
 mod sessions;
 mod slot;
@@ -41,14 +42,15 @@ use self::datagrams::{Exchange, News};
 use self::log::Journal;
 use self::orders::Name;
 pub use self::orders::{Answer, Filter, Order, Outcome, Page, Row, Task};
+pub use self::renewal::{Change, Leaving, Opened, Opening, Renewal, Renewed};
 use self::residents::Residence;
 use self::slot::Slot;
 use crate::buffer::{Pipes, Pool};
 use crate::config::Way;
 use crate::control::{Letter, Reply, Request};
 use crate::net::{
-    Conn, ConnKey, ConnMark, LinkKey, LinkMark, Listener, ListenerKey, ListenerMark, Network,
-    Quota, Ready, SocketKey, SocketOptions, Stream, Watched,
+    Conn, ConnKey, ConnMark, Kernel, LinkKey, LinkMark, Listener, ListenerKey, ListenerMark,
+    Network, Quota, Ready, SocketKey, SocketOptions, Stream, Watched,
 };
 use crate::reactor::{Address, Handle, Mailbox, Outbox, SessionKey, SessionMark, Table, Wheel};
 use crate::relay::Link;
@@ -57,7 +59,7 @@ use crate::stats::Counters;
 use crate::sys;
 
 /// What a worker is given.
-pub struct Setup {
+pub struct Setup<N: Network = Kernel> {
     /// Its number.
     pub core: u8,
     /// Longest silence of a relayed pair.
@@ -83,7 +85,7 @@ pub struct Setup {
     /// Where the letters of other cores' sessions come from.
     pub post: Mailbox<Post>,
     /// Where the house's orders come from.
-    pub orders: Mailbox<Order>,
+    pub orders: Mailbox<Order<N>>,
     /// The boxes of all cores' sessions, in the order of the cores.
     pub cores: Vec<Address<Post>>,
     /// The server's phase.
@@ -131,7 +133,7 @@ type PipeOf<N> = <<N as Network>::Stream as Stream>::Pipe;
 /// One core of the server.
 pub struct Worker<N: Network> {
     network: N,
-    setup: Setup,
+    setup: Setup<N>,
     /// Letters to the sessions of other cores.
     outboxes: Vec<Outbox<Post>>,
     now: Instant,
@@ -142,6 +144,8 @@ pub struct Worker<N: Network> {
     listeners: Table<Listener<N::Listener>, ListenerMark>,
     /// What the log calls the listeners; they outlive them, for sessions do.
     names: Vec<Name>,
+    /// Those that may be given to others.
+    free_names: Vec<u16>,
     conns: Table<Conn<N::Stream>, ConnMark>,
     sessions: Table<Slot, SessionMark>,
     /// Sessions that are there from the start.
@@ -247,7 +251,7 @@ struct Handoff {
 
 impl<N: Network> Worker<N> {
     /// A worker with nothing to do yet. `now` is the time of its first turn.
-    pub fn new(network: N, mut setup: Setup, now: Instant) -> Self {
+    pub fn new(network: N, mut setup: Setup<N>, now: Instant) -> Self {
         let most = setup.quota.most();
         let cores = std::mem::take(&mut setup.cores).into_iter().enumerate();
         Self {
@@ -259,6 +263,7 @@ impl<N: Network> Worker<N> {
             drain_over: false,
             listeners: Table::new(MOST_LISTENERS),
             names: Vec::new(),
+            free_names: Vec::new(),
             conns: Table::new(MOST_SOCKETS),
             sessions: Table::new(most + MOST_LISTENERS),
             residents: Vec::new(),

@@ -1,4 +1,5 @@
-//! What the house asks of a worker: to list its sessions, and to end one of them. And how sessions
+//! What the house asks of a worker: to list its sessions, to end one of them, to take another
+//! configuration over (`renewal`). And how sessions
 //! are ended from outside, also when the server drains.
 //!
 //! ```text
@@ -6,7 +7,8 @@
 //! ```
 //!
 //! Bounds: a turn does [`ORDERS`] orders; one that lists looks at [`SLOTS`] places of the table, makes
-//! [`ROWS`] rows, and tells where to go on: some tenth of a millisecond. An answer that finds its box full is dropped: who asked stops waiting in its
+//! [`ROWS`] rows, and tells where to go on: some tenth of a millisecond. One that counts or renews looks
+//! at every session. An answer that finds its box full is dropped: who asked stops waiting in its
 //! own time.
 //!
 //! A relay that is ended from outside has not come to an end of its own: while bytes of either side
@@ -15,27 +17,29 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::renewal::{Leaving, Renewal, Renewed};
 use super::slot::Slot;
 use super::{Timer, Worker};
-use crate::net::{ConnKey, LinkKey, Network, Stream};
+use crate::net::{ConnKey, Kernel, LinkKey, Network, Stream};
 use crate::reactor::{Address, Handle, SessionKey};
 use crate::session::{Cause, Close};
 use crate::stats::{Held, Metric};
 
 /// Something to be done by one worker.
-pub struct Order {
+pub struct Order<N: Network = Kernel> {
     /// Comes back in the answer.
     pub ticket: u64,
     /// What is to be done.
-    pub task: Task,
+    pub task: Task<N>,
     /// Where the answer goes.
     pub answer: Address<Answer>,
 }
 
 /// What a worker does on demand.
-pub enum Task {
+pub enum Task<N: Network = Kernel> {
     /// Lists sessions, in the order of their places in the table.
     List {
         /// The first place to look at.
@@ -47,6 +51,10 @@ pub enum Task {
     },
     /// Ends a session.
     Kick(SessionKey),
+    /// Counts the sessions that would leave.
+    Count(Arc<Leaving>),
+    /// Takes another configuration over.
+    Renew(Box<Renewal<N>>),
 }
 
 /// Which sessions are meant: those of which everything that is given is true.
@@ -78,6 +86,10 @@ pub enum Outcome {
     Listed(Page),
     /// Whether the session was there.
     Kicked(bool),
+    /// How many sessions would leave, for each entry.
+    Counted(Vec<usize>),
+    /// What the other configuration has led to.
+    Renewed(Renewed),
 }
 
 /// Some of a worker's sessions.
@@ -118,19 +130,37 @@ pub(super) struct Name {
     pub(super) text: String,
     /// In the counters, by number.
     pub(super) role: u16,
+    /// Whose it is; nobody's when it is free.
+    pub(super) service: Option<usize>,
+    /// Which of the service's listeners; none for a resident, or when the listener is gone.
+    pub(super) number: Option<usize>,
+    /// Whom it named is gone, and it is free when no session bears it any more.
+    pub(super) is_gone: bool,
 }
 
 impl<N: Network> Worker<N> {
-    /// Names a listener or a resident; the number is what slots keep.
-    pub(super) fn christen(&mut self, text: String, role: &str) -> u16 {
-        let number = u16::try_from(self.names.len()).unwrap_or(u16::MAX);
-        let role = self.setup.counters.role_number(role);
+    /// Names a service's listener, which has a number, or a resident; the result is what slots keep.
+    pub(super) fn christen(
+        &mut self,
+        text: String,
+        role: &'static str,
+        (service, number): (usize, Option<usize>),
+    ) -> u16 {
+        let role = self.setup.counters.enroll(role);
         let role = role.and_then(|role| u16::try_from(role).ok());
-        self.names.push(Name {
+        let name = Name {
             text,
             role: role.unwrap_or(u16::MAX),
-        });
-        number
+            service: Some(service),
+            number,
+            is_gone: false,
+        };
+        if let Some(free) = self.free_names.pop() {
+            self.names[usize::from(free)] = name;
+            return free;
+        }
+        self.names.push(name);
+        u16::try_from(self.names.len() - 1).unwrap_or(u16::MAX)
     }
 
     /// The role of a name.
@@ -204,6 +234,8 @@ impl<N: Network> Worker<N> {
                     Outcome::Listed(self.list(from, most, &filter))
                 }
                 Task::Kick(session) => Outcome::Kicked(self.kick(session)),
+                Task::Count(leaving) => Outcome::Counted(self.count_leaving(&leaving)),
+                Task::Renew(renewal) => Outcome::Renewed(self.renew(*renewal)),
             };
             let answer = Answer {
                 core: self.setup.core,

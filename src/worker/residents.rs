@@ -7,15 +7,24 @@ use super::slot::Slot;
 use super::{DRAINING, Pending, Timer, Worker};
 use crate::net::Network;
 use crate::reactor::SessionKey;
-use crate::session::Session;
+use crate::session::{Resident, Session};
 
 /// One of them.
 pub(super) struct Residence {
     service: usize,
-    number: usize,
+    /// Which of the service's; none when it has moved out, and its place may be another's.
+    pub(super) number: Option<usize>,
     /// Which of the worker's names is its own.
-    name: u16,
-    session: Option<SessionKey>,
+    pub(super) name: u16,
+    pub(super) tenure: u64,
+    pub(super) session: Option<SessionKey>,
+}
+
+impl Residence {
+    /// True for a resident that this service has.
+    pub(super) fn is_of(&self, service: usize) -> bool {
+        self.service == service && self.number.is_some()
+    }
 }
 
 impl<N: Network> Worker<N> {
@@ -24,28 +33,59 @@ impl<N: Network> Worker<N> {
         for service in 0..self.setup.seats.len() {
             let mut number = 0;
             while let Some(resident) = self.setup.seats[service].resident(number) {
-                let role = self.setup.roles.get(service).copied().unwrap_or("");
-                let name = self.christen(resident.name, role);
-                self.residents.push(Residence {
-                    service,
-                    number,
-                    name,
-                    session: None,
-                });
-                let at = self.residents.len() - 1;
-                self.move_in(at, resident.session);
+                self.take_in(service, number, resident);
                 number += 1;
             }
+        }
+    }
+
+    /// Begins a resident, in a place that is free or a new one; which.
+    pub(super) fn take_in(&mut self, service: usize, number: usize, resident: Resident) -> usize {
+        let role = self.setup.roles.get(service).copied().unwrap_or("");
+        let residence = Residence {
+            service,
+            number: Some(number),
+            name: self.christen(resident.name, role, (service, None)),
+            tenure: resident.tenure,
+            session: None,
+        };
+        let is_free = |one: &Residence| one.number.is_none() && one.session.is_none();
+        let at = match self.residents.iter().position(is_free) {
+            Some(at) => {
+                self.residents[at] = residence;
+                at
+            }
+            None => {
+                self.residents.push(residence);
+                self.residents.len() - 1
+            }
+        };
+        self.move_in(at, resident.session);
+        at
+    }
+
+    /// Has a resident leave for good.
+    pub(super) fn move_out(&mut self, at: usize) {
+        let one = &mut self.residents[at];
+        one.number = None;
+        self.names[usize::from(one.name)].is_gone = true;
+        if let Some(session) = one.session {
+            self.bid_farewell(session);
+            let within = self.setup.drain_timeout;
+            self.wheel.arm(self.now, within, Timer::Oust(session));
         }
     }
 
     /// A resident has ended some time ago.
     pub(super) fn reside_again(&mut self, at: usize) {
         let Some(Residence {
-            service, number, ..
+            service,
+            number: Some(number),
+            session: None,
+            ..
         }) = self.residents.get(at)
         else {
-            return;
+            return; // It has moved out, and another may live there.
         };
         let seat = self.setup.seats.get_mut(*service);
         if self.phase < DRAINING

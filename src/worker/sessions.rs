@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::datagrams::Exchange;
 use super::slot::Slot;
 use super::sockets::TX_LOW;
-use super::{Handoff, Pending, Timer, Worker};
+use super::{DRAINING, Handoff, Pending, Timer, Worker};
 use crate::buffer::{Pool, Ring};
 use crate::control::{Command, Reply, Request};
 use crate::net::{Conn, ConnKey, ConnMark, Network, Quota, SocketKey, Stream, Train};
@@ -31,6 +31,7 @@ struct Wires<'a, S, D> {
     /// Who is being called.
     caller: Handle,
     now: Instant,
+    is_ending: bool,
     unix_time: &'a dyn Fn() -> Duration,
 }
 
@@ -112,6 +113,10 @@ impl<S: Stream, D> Outlets for Wires<'_, S, D> {
         (self.unix_time)()
     }
 
+    fn is_ending(&self) -> bool {
+        self.is_ending
+    }
+
     fn spawn(&mut self, session: Box<dyn Session>) -> Option<Handle> {
         let caller = self.sessions.get(self.caller.session)?;
         let (listener, role) = (caller.listener, caller.role);
@@ -187,6 +192,7 @@ impl<N: Network> Worker<N> {
             pending: &mut self.pending,
             caller: handle,
             now: self.now,
+            is_ending: self.phase >= DRAINING,
             unix_time: &|| network.unix_time(),
         };
         let random = &mut self.random;

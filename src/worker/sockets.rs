@@ -22,7 +22,7 @@ impl<N: Network> Worker<N> {
         service: usize,
         number: usize,
     ) -> io::Result<()> {
-        let name = self.christen(listen.to_string(), listen.role);
+        let name = self.christen(listen.to_string(), listen.role, (service, Some(number)));
         let listener = Listener::new(socket, name, service, number);
         let Ok(key) = self.listeners.insert(listener) else {
             return Err(io::Error::other("too many listeners"));

@@ -28,6 +28,7 @@ mod load;
 mod node;
 mod node_command;
 mod relay;
+mod reload;
 mod resets;
 mod routes;
 mod signals;

@@ -180,3 +180,42 @@ fn systemd_starts_it_with_the_first_client() {
 fn opened() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
 }
+
+#[test]
+fn what_a_reload_opens_is_stored_and_what_it_closes_is_not_any_more() {
+    let notify = Notify::new();
+    let table = |clients: &str| format!("[gateway]\nclients = [{clients}]\n");
+    let setup = supervised(&notify).flag("--agent=127.0.0.1:0");
+    let server = setup.clone().start();
+    drop(stored(&notify));
+    // Two addresses of one name.
+    let two = table("\"127.0.0.1:0\", \"127.0.0.1:0\"");
+    server.rewrite(&setup.clone().tables(&two));
+    server.signal("HUP");
+    for name in ["0", "0", "1", "1"] {
+        let message = notify.expect("FDSTORE");
+        let name = format!("gateway-clients-{name}");
+        assert_eq!(message.value("FDNAME"), Some(&*name));
+    }
+    until("the reload is over", || {
+        server.log().contains("reload: in force")
+    });
+    let stays = server.now_at_all("gateway-clients")[0];
+    server.rewrite(&setup.tables(&table("\"127.0.0.1:0\"")));
+    server.signal("HUP");
+    for name in ["gateway-clients-0", "gateway-clients-1"] {
+        let removed = notify.expect("FDSTOREREMOVE");
+        assert_eq!(removed.value("FDNAME"), Some(name));
+        let mut again = notify.expect("FDSTORE");
+        assert_eq!(again.value("FDNAME"), Some(name));
+        let socket = TcpListener::from(again.descriptors.remove(0));
+        assert_eq!(socket.local_addr().unwrap(), stays);
+    }
+    let kept = [
+        "agent-0",
+        "agent-1",
+        "gateway-clients-0",
+        "gateway-clients-1",
+    ];
+    expect_orderly_end(server, &notify, &kept);
+}

@@ -40,7 +40,7 @@ pub struct House {
     pub phase: Arc<Phase>,
     pub counters: Arc<Counters>,
     /// The worker's box for orders.
-    pub ordering: Address<Order>,
+    pub ordering: Address<Order<SimNetwork>>,
     questions: Receiver<Request>,
     pub now: Instant,
     unix: i64,

@@ -25,6 +25,7 @@ mod letters;
 mod node;
 mod orders;
 mod random;
+mod renewal;
 mod row;
 mod tunnel;
 mod world;

@@ -234,6 +234,11 @@ impl Plan {
         format!("[gateway]\n{}", lines.collect::<String>())
     }
 
+    /// Has a running server find this instead when it reads its configuration again.
+    pub fn rewrite(&self, server: &Server) {
+        server.rewrite(&self.setup.clone().tables(&self.table()));
+    }
+
     pub fn start(&self) -> Gateway {
         let server = self.setup.clone().tables(&self.table()).start();
         let bound = |name: &str| server.addresses[name][0].as_str().unwrap().parse().unwrap();

@@ -179,7 +179,7 @@ impl Setup {
             child,
             log,
             data,
-            _own: own,
+            own,
             _shared: shared,
         }
     }
@@ -217,7 +217,7 @@ pub struct Server {
     child: Child,
     log: Log,
     data: PathBuf,
-    _own: Folder,
+    own: Folder,
     _shared: Option<Arc<Folder>>,
 }
 
@@ -242,6 +242,35 @@ impl Server {
 
     pub fn log(&self) -> String {
         self.log.text()
+    }
+
+    /// Writes another configuration where it finds that when it reads it again. Flags stay those of its
+    /// start.
+    pub fn rewrite(&self, setup: &Setup) {
+        self.own.write("towpath.toml", setup.toml(&self.data));
+    }
+
+    /// The same with any text.
+    pub fn rewrite_as(&self, text: &str) {
+        self.own.write("towpath.toml", text);
+    }
+
+    /// The first address of a role by the address file as it is now.
+    pub fn now_at(&self, role: &str) -> Option<SocketAddr> {
+        first(&read_addresses(&self.own.path().join("addresses"))?[role])
+    }
+
+    /// All of them.
+    pub fn now_at_all(&self, role: &str) -> Vec<SocketAddr> {
+        let file = read_addresses(&self.own.path().join("addresses")).unwrap();
+        let list = file[role].as_array().unwrap().iter();
+        list.map(|at| at.as_str().unwrap().parse().unwrap())
+            .collect()
+    }
+
+    /// The same for an access listener.
+    pub fn access_now_at(&self, name: &str) -> Option<SocketAddr> {
+        first(&read_addresses(&self.own.path().join("addresses"))?["access"][name])
     }
 
     /// The directory of its store.

@@ -129,22 +129,37 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
 }
 
-/// What an answer says, a line for each of its parts.
-pub(super) fn lines(value: &Value) -> String {
+/// What a reload has changed, or would.
+pub(super) fn difference(value: &Value) -> String {
     let mut out = String::new();
-    for (name, part) in value.as_object().into_iter().flatten() {
-        let name = plain(name);
-        match part {
-            Value::Array(parts) if parts.is_empty() => out += &format!("{name}: none\n"),
-            Value::Array(parts) => {
-                out += &format!("{name}:\n");
-                for part in parts {
-                    out += &format!("  {}\n", text(part));
-                }
-            }
-            part => out += &format!("{name}: {}\n", text(part)),
+    for change in list(&value["changes"]) {
+        out += &text(&change["text"]);
+        match change["connections"].as_u64() {
+            Some(1) => out += " (1 connection drains)",
+            Some(count) => out += &format!(" ({count} connections drain)"),
+            None => {}
         }
+        out.push('\n');
     }
+    for held in list(&value["needs_restart"]) {
+        out += &format!("{}\n", text(held));
+    }
+    let (changes, held) = (
+        list(&value["changes"]).len(),
+        list(&value["needs_restart"]).len(),
+    );
+    let connections = number(&value["connections_affected"]);
+    let is_trial = value["dry_run"] == true;
+    out += &match (changes + held, is_trial) {
+        (0, true) => "nothing would change\n".to_owned(),
+        (0, false) => "nothing has changed\n".to_owned(),
+        (_, true) => format!(
+            "would be in force: {changes}; would need a restart: {held}; connections that would drain: {connections}\n"
+        ),
+        (_, false) => format!(
+            "in force: {changes}; need a restart: {held}; connections that drain: {connections}\n"
+        ),
+    };
     out
 }
 

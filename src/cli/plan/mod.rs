@@ -10,7 +10,7 @@ use crate::config::{ADMIN_KEYS, Core, KEYS, Key, Kind, Mistake, Settings, plain}
 use crate::server::{Plan, protocols};
 
 /// What the command line says about a server.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Request {
     /// The configuration file; none for the default one, where it exists.
     pub(super) config: Option<PathBuf>,
@@ -66,12 +66,14 @@ pub(super) fn read(
     if roles.iter().all(|role| !role.is_on()) && settings.is_clean() {
         blame(&mut settings, NOTHING_ON.to_owned());
     }
+    let told = settings.told();
     let warnings = settings.finish()?;
     let address_file = request.address_file.clone();
     Ok(Reading {
         plan: Plan {
             core,
             roles,
+            told,
             address_file,
         },
         warnings,

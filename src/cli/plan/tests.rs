@@ -555,3 +555,14 @@ fn no_flag_and_no_key_is_there_twice() {
         }
     }
 }
+
+#[test]
+fn the_readme_names_every_key_that_needs_a_restart() {
+    let readme = include_str!("../../../README.md");
+    let reload = readme.split("### Reload").nth(1).unwrap();
+    let reload = reload.split("\n## ").next().unwrap();
+    for key in all_keys() {
+        let named = reload.contains(&format!("`{}`", key.path));
+        assert_eq!(named, key.is_fixed, "{}", key.path);
+    }
+}

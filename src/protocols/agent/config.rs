@@ -147,6 +147,33 @@ fn target(item: &Item, settings: &mut Settings) -> Option<Target> {
     })
 }
 
+/// The same configuration with another route of that name, behind the others where it is a new one, or
+/// with none.
+pub(super) fn reroute(
+    config: &Config,
+    name: &str,
+    entry: Option<&Entry>,
+    settings: &mut Settings,
+) -> Config {
+    let mut config = config.clone();
+    // Who may reach the admin address need not be able to read this host's files.
+    if let Some(Value::Table(fields)) = entry.map(|entry| &entry.item.value)
+        && let Some(token) = fields.iter().find(|field| field.name == "token")
+        && matches!(token.item.value, Value::Table(_))
+    {
+        settings.mistake(token.at, "`token`: only a text is taken here".to_owned());
+        return config;
+    }
+    let at = config.routes.iter().position(|route| route.name == name);
+    match (at, entry.and_then(|entry| route(entry, settings))) {
+        (Some(at), Some(route)) => config.routes[at] = route,
+        (None, Some(route)) => config.routes.push(route),
+        (Some(at), None) => drop(config.routes.remove(at)),
+        (None, None) => {}
+    }
+    config
+}
+
 /// Where its services lead, for an operator to see.
 pub(super) fn route_rows(config: &Config) -> Vec<RouteRow> {
     let of_route = |route: &Route| {
@@ -249,7 +276,8 @@ pub const KEYS: &[Key] = &[
         "512K",
         "longest value in the store",
     )
-    .flag("agent-max-value"),
+    .flag("agent-max-value")
+    .fixed(),
     Key::new(
         "agent.max_records",
         Kind::Count {
@@ -259,7 +287,8 @@ pub const KEYS: &[Key] = &[
         "1000000",
         "values in the store",
     )
-    .flag("agent-max-records"),
+    .flag("agent-max-records")
+    .fixed(),
     Key::new(
         "agent.max_bytes",
         Kind::Size {
@@ -269,7 +298,8 @@ pub const KEYS: &[Key] = &[
         "1G",
         "ids, sections and values in the store, in all",
     )
-    .flag("agent-max-bytes"),
+    .flag("agent-max-bytes")
+    .fixed(),
     Key::new(
         "routes",
         Kind::Tables,

@@ -26,6 +26,9 @@
 //!   than [`UNSENT`] bytes of answers wait for a client that does not read.
 //! * `sniff` from a loopback address answers with an address of `eth0`, else of the first other
 //!   interface that is up, as found when the server started.
+//! * Another configuration holds from a connection's next frame on; a relay goes on as it began, and an
+//!   agent that has shown its token need not show another. Relays of a route that is removed, by its name
+//!   and field, drain: they are ended `drain_timeout` later.
 //! * A service's hosts for one field are used in turn; one that could not be reached is passed over
 //!   for five seconds while there are others. At most three connect timeouts pass in all.
 //!
@@ -56,9 +59,12 @@ pub use config::Config;
 pub use session::UNSENT;
 
 use self::routes::{Routes, Token};
-use crate::config::{Key, Settings};
+use crate::config::{Entry, Key, Settings};
 use crate::control::resolver::Names;
-use crate::session::{Ground, Listen, Protocol, Role, RouteRow, Seat, Service, Session, Transport};
+use crate::session::{
+    Current, Ground, Listen, Protocol, Role, RouteRow, Seat, Service, Session, Transport, alike,
+    same_role,
+};
 use crate::store::{self, Memory};
 use crate::sys;
 
@@ -108,26 +114,52 @@ impl Role for Config {
 
     fn service(&self, ground: &Ground) -> Arc<dyn Service> {
         Arc::new(AgentService {
-            config: self.clone(),
-            timeouts: Timeouts {
-                handshake: ground.limits.handshake_timeout,
-                idle: ground.limits.idle_timeout,
-            },
-            connect_timeout: ground.limits.connect_timeout,
+            terms: Current::new(Terms::new(self, ground)),
             memory: ground.memory.clone(),
             names: ground.names.clone(),
             own_address: own_address(),
         })
     }
+
+    fn is_like(&self, other: &dyn Role) -> bool {
+        alike(self, other)
+    }
+
+    fn reroute(
+        &self,
+        name: &str,
+        entry: Option<&Entry>,
+        settings: &mut Settings,
+    ) -> Option<Box<dyn Role>> {
+        Some(Box::new(config::reroute(self, name, entry, settings)))
+    }
 }
 
 struct AgentService {
-    config: Config,
-    timeouts: Timeouts,
-    connect_timeout: Duration,
+    terms: Current<Terms>,
     memory: Memory,
     names: Names,
     own_address: IpAddr,
+}
+
+/// What may change while the server runs.
+struct Terms {
+    config: Config,
+    timeouts: Timeouts,
+    connect_timeout: Duration,
+}
+
+impl Terms {
+    fn new(config: &Config, ground: &Ground) -> Self {
+        Self {
+            config: config.clone(),
+            timeouts: Timeouts {
+                handshake: ground.limits.handshake_timeout,
+                idle: ground.limits.idle_timeout,
+            },
+            connect_timeout: ground.limits.connect_timeout,
+        }
+    }
 }
 
 /// The server's deadlines, as far as a session needs them.
@@ -141,25 +173,49 @@ struct Timeouts {
 
 impl Service for AgentService {
     fn seat(&self, _core: u8) -> Box<dyn Seat> {
-        Box::new(AgentSeat(Rc::new(Desk {
-            timeouts: self.timeouts,
-            max_payload: self.config.max_payload,
-            max_wait: self.config.max_wait,
-            token: Token::of(self.config.token.as_ref()),
-            routes: Routes::new(&self.config.routes, self.connect_timeout, &self.names),
-            memory: self.memory.clone(),
-            own_address: self.own_address,
-            payload: RefCell::default(),
-            reply: RefCell::default(),
-        })))
+        let desk = Desk::new(
+            &self.terms.value(),
+            self.memory.clone(),
+            &self.names,
+            self.own_address,
+        );
+        Box::new(AgentSeat {
+            terms: self.terms.clone(),
+            names: self.names.clone(),
+            desk: Rc::new(RefCell::new(Rc::new(desk))),
+        })
+    }
+
+    fn renew(&self, role: &dyn Role, ground: &Ground) {
+        if let Some(config) = same_role(role) {
+            self.terms.set(Terms::new(config, ground));
+        }
     }
 }
 
-struct AgentSeat(Rc<Desk>);
+struct AgentSeat {
+    terms: Current<Terms>,
+    names: Names,
+    desk: PresentDesk,
+}
+
+/// The desk that the sessions of one core share at present.
+type PresentDesk = Rc<RefCell<Rc<Desk>>>;
 
 impl Seat for AgentSeat {
     fn accept(&mut self, _listener: usize) -> Box<dyn Session> {
-        Box::new(session::AgentSession::new(Rc::clone(&self.0)))
+        Box::new(session::AgentSession::new(Rc::clone(&self.desk)))
+    }
+
+    fn renew(&mut self) {
+        let mut desk = self.desk.borrow_mut();
+        let (memory, own_address) = (desk.memory.clone(), desk.own_address);
+        *desk = Rc::new(Desk::new(
+            &self.terms.value(),
+            memory,
+            &self.names,
+            own_address,
+        ));
     }
 }
 
@@ -176,6 +232,23 @@ struct Desk {
     payload: RefCell<Vec<u8>>,
     /// The reply that is being made.
     reply: RefCell<Vec<u8>>,
+}
+
+impl Desk {
+    fn new(terms: &Terms, memory: Memory, names: &Names, own_address: IpAddr) -> Self {
+        let config = &terms.config;
+        Self {
+            timeouts: terms.timeouts,
+            max_payload: config.max_payload,
+            max_wait: config.max_wait,
+            token: Token::of(config.token.as_ref()),
+            routes: Routes::new(&config.routes, terms.connect_timeout, names),
+            memory,
+            own_address,
+            payload: RefCell::default(),
+            reply: RefCell::default(),
+        }
+    }
 }
 
 /// What a client on this host is told when it asks for its address.

@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::Desk;
 use super::routes::Way;
 use super::wire::{
     AgentRequest, Dialect, OK, REMOVE, Reply, Request, SET, decode, encode_reply, fits, needed,
 };
+use super::{Desk, PresentDesk};
 use crate::buffer::Ring;
 use crate::control::{self, Command};
 use crate::net::ConnKey;
@@ -19,6 +19,8 @@ use crate::upstream::{Dialling, Progress};
 
 /// One connection of an agent or of a traffic proxy's client.
 pub struct AgentSession {
+    present: PresentDesk,
+    /// The desk by which the last frame was served.
     desk: Rc<Desk>,
     /// Set by the first event.
     client: Option<ConnKey>,
@@ -68,8 +70,10 @@ enum Deadline {
 
 impl AgentSession {
     /// A session that awaits its connection.
-    pub(super) fn new(desk: Rc<Desk>) -> Self {
+    pub(super) fn new(present: PresentDesk) -> Self {
+        let desk = Rc::clone(&present.borrow());
         Self {
+            present,
             desk,
             client: None,
             address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -130,6 +134,10 @@ impl Session for AgentSession {
         }
     }
 
+    fn route(&self) -> Option<(&str, &str)> {
+        self.way.as_ref().map(|way| (&*way.service, &*way.field))
+    }
+
     fn describe(&self, out: &mut String) {
         // Writing to a string cannot fail.
         let _ = match (&self.way, &self.state) {
@@ -140,10 +148,9 @@ impl Session for AgentSession {
             }
             (Some(way), State::Relaying(target)) => {
                 let (service, field) = (&way.service, &way.field);
-                match way.targets.get(*target) {
-                    Some(target) => write!(out, " service={service} field={field} to={target}"),
-                    None => write!(out, " service={service} field={field}"),
-                }
+                let _ = write!(out, " service={service} field={field}");
+                let to = way.targets.get(*target);
+                to.map_or(Ok(()), |to| write!(out, " to={to}"))
             }
             _ => write!(out, " frames={}", self.frames),
         };
@@ -156,6 +163,9 @@ impl Session for AgentSession {
 impl AgentSession {
     /// Serves the frames that have come whole, in order, until one makes the session wait.
     fn serve(&mut self, conn: ConnKey, rx: &mut Ring, cx: &mut Cx<'_>) -> Result<(), Close> {
+        if self.partial.is_empty() {
+            self.desk.clone_from(&self.present.borrow());
+        }
         let desk = Rc::clone(&self.desk);
         let mut payload = desk.payload.take();
         let mut outcome = Ok(true);

@@ -59,6 +59,9 @@
 //!   IP address of the association's connection. Answers from a destination that was named are told as
 //!   from 0.0.0.0, with its port. The association ends with its connection.
 //! * A chain without hops relays under the server's `idle_timeout`, others under the role's.
+//! * Another configuration holds for connections, flows and probes that begin from then on; the keys for
+//!   every datagram to a hop, each of which is a request. What is known of chains that are still there,
+//!   and the requests that were seen, stay known.
 //! * A server that stops lets connections that are dialling or relaying go on until they end, or until
 //!   `drain_timeout`; flows of datagrams end at once.
 
@@ -75,20 +78,22 @@ mod sealing;
 pub mod users;
 pub mod wire;
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 pub use config::{Access, AccessProtocol, Config, Hop, Hops};
 
-use self::access::{AccessDatagrams, AccessSession, Door, Prober, Routes, Times};
-use self::hop::{Hop as OwnHop, HopDatagrams, HopSession};
+use self::access::{AccessDatagrams, AccessSession, Door, PresentDoor, Prober, Routes, Times};
+use self::hop::{Hop as OwnHop, HopDatagrams, HopSession, PresentHop};
 use self::policy::Policy;
 use self::replay::Replay;
-use crate::config::{Key, Limits, Settings};
+use crate::config::{Key, Settings};
 use crate::control::resolver::Names;
 use crate::session::{
-    Ground, Listen, Protocol, Resident, Role, Seat, Service, Session, Silence, Transport,
+    Current, Ground, Listen, Protocol, Resident, Role, Seat, Service, Session, Silence, Transport,
+    alike, same_role,
 };
 use crate::sys;
 
@@ -133,7 +138,14 @@ impl Role for Config {
     }
 
     fn service(&self, ground: &Ground) -> Arc<dyn Service> {
-        Arc::new(ChainService::new(self, ground))
+        Arc::new(ChainService {
+            terms: Current::new(Terms::new(self, ground, None)),
+            names: ground.names.clone(),
+        })
+    }
+
+    fn is_like(&self, other: &dyn Role) -> bool {
+        alike(self, other)
     }
 }
 
@@ -154,63 +166,87 @@ impl Access {
 }
 
 struct ChainService {
+    terms: Current<Terms>,
+    names: Names,
+}
+
+/// What may change while the server runs.
+struct Terms {
     config: Config,
     hop: Arc<hop::Rules>,
     /// The chains of each access listener.
     routes: Vec<Arc<Routes>>,
     /// Where the role listens, numbered as [`Role::listen`] lists it.
     addresses: Vec<SocketAddr>,
-    limits: Limits,
-    names: Names,
+    times: Times,
 }
 
-impl ChainService {
-    fn new(config: &Config, ground: &Ground) -> Self {
-        let local = sys::interface_addresses().unwrap_or_default();
-        let local = local.into_iter().map(|(_, ip)| ip).collect();
-        let (allow, deny) = (config.allow.clone(), config.deny.clone());
-        let routes = config.access.iter();
+impl Terms {
+    /// What is as it was in the former ones is the same thing, so that what is known of it stays.
+    fn new(config: &Config, ground: &Ground, former: Option<&Terms>) -> Self {
+        let known = |access: &Access| {
+            let former = former?;
+            let pairs = former.config.access.iter().zip(&former.routes);
+            let mut same =
+                pairs.filter(|(one, _)| one.name == access.name && one.chains == access.chains);
+            same.next().map(|(_, routes)| Arc::clone(routes))
+        };
+        let routes = |access: &Access| {
+            known(access).unwrap_or_else(|| Arc::new(Routes::new(&access.chains)))
+        };
         Self {
-            hop: Arc::new(hop::Rules {
-                key: config.key.clone().unwrap_or(config::PUBLIC_KEY),
-                payload_key: config.payload_key.clone(),
-                policy: Policy::new(allow, deny, ground.own.to_vec(), local),
-                replay: Replay::new(config.replay_memory as usize),
-                header_timeout: config.header_timeout,
-                dial_timeout: config.dial_timeout,
-                silence: config.silence(),
-                udp_idle_timeout: config.udp_idle_timeout,
-                max_flows: config.max_flows,
-                max_silent: config.max_silent,
-            }),
-            routes: routes
-                .map(|access| Arc::new(Routes::new(&access.chains)))
-                .collect(),
+            hop: hop_rules(config, ground, former.map(|former| &former.hop)),
+            routes: config.access.iter().map(routes).collect(),
             addresses: ground.addresses.clone(),
-            limits: ground.limits.clone(),
-            names: ground.names.clone(),
+            times: Times {
+                handshake: ground.limits.handshake_timeout,
+                connect: ground.limits.connect_timeout,
+                hop: config.dial_timeout,
+                silence: config.silence(),
+                udp_idle: config.udp_idle_timeout,
+            },
             config: config.clone(),
         }
     }
 
-    /// One core's doors, one for each access listener.
-    fn doors(&self, hop: &Rc<OwnHop>) -> Vec<Rc<Door>> {
-        let mut bound = self.addresses.iter().skip(2 * self.config.listen.len());
-        let times = Times {
-            handshake: self.limits.handshake_timeout,
-            connect: self.limits.connect_timeout,
-            hop: self.config.dial_timeout,
-            silence: self.config.silence(),
-            udp_idle: self.config.udp_idle_timeout,
-        };
-        let access = self.config.access.iter().zip(&self.routes);
-        let door = |(access, routes): (&Access, &Arc<Routes>)| {
-            let bound = bound.by_ref().take(access.listen.len()).copied().collect();
-            let (routes, names) = (Arc::clone(routes), self.names.clone());
-            let screen = Rc::clone(&hop.screen);
-            Door::new(access.clone(), bound, routes, names, screen, times)
-        };
-        access.map(door).collect()
+    /// What listens where.
+    fn places(&self) -> Vec<Place> {
+        let both = self.config.listen.iter().flat_map(|_| [Place::Hop; 2]);
+        let access = self.config.access.iter().enumerate();
+        let access = access.flat_map(|(door, access)| {
+            (0..access.listen.len()).map(move |at| Place::Door(door, at))
+        });
+        both.chain(access).collect()
+    }
+}
+
+fn hop_rules(
+    config: &Config,
+    ground: &Ground,
+    former: Option<&Arc<hop::Rules>>,
+) -> Arc<hop::Rules> {
+    let local = sys::interface_addresses().unwrap_or_default();
+    let local = local.into_iter().map(|(_, ip)| ip).collect();
+    let (allow, deny) = (config.allow.clone(), config.deny.clone());
+    let replay = match former {
+        Some(former) => Arc::clone(&former.replay),
+        None => Arc::new(Replay::new(config.replay_memory as usize)),
+    };
+    let rules = hop::Rules {
+        key: config.key.clone().unwrap_or(config::PUBLIC_KEY),
+        payload_key: config.payload_key.clone(),
+        policy: Policy::new(allow, deny, ground.own.to_vec(), local),
+        replay,
+        header_timeout: config.header_timeout,
+        dial_timeout: config.dial_timeout,
+        silence: config.silence(),
+        udp_idle_timeout: config.udp_idle_timeout,
+        max_flows: former.map_or(config.max_flows, |former| former.max_flows),
+        max_silent: config.max_silent,
+    };
+    match former {
+        Some(former) if former.is_like(&rules) => Arc::clone(former),
+        _ => Arc::new(rules),
     }
 }
 
@@ -225,29 +261,79 @@ impl Config {
 
 impl Service for ChainService {
     fn seat(&self, core: u8) -> Box<dyn Seat> {
-        let hop = OwnHop::new(Arc::clone(&self.hop), self.names.clone());
-        let doors = self.doors(&hop);
-        let both = self.config.listen.iter().flat_map(|_| [Place::Hop; 2]);
-        let access = self.config.access.iter().enumerate();
-        let access = access.flat_map(|(door, access)| {
-            (0..access.listen.len()).map(move |at| Place::Door(door, at))
-        });
-        Box::new(ChainSeat {
-            places: both.chain(access).collect(),
+        let terms = self.terms.value();
+        let hop = OwnHop::new(Arc::clone(&terms.hop), self.names.clone());
+        let mut seat = ChainSeat {
+            terms: self.terms.clone(),
+            places: terms.places(),
             is_first: core == 0,
-            hop,
-            doors,
-        })
+            hop: Rc::new(RefCell::new(hop)),
+            doors: Vec::new(),
+            made: 0,
+        };
+        seat.make_doors(&terms);
+        Box::new(seat)
+    }
+
+    fn renew(&self, role: &dyn Role, ground: &Ground) {
+        if let Some(config) = same_role(role) {
+            let former = self.terms.value();
+            self.terms.set(Terms::new(config, ground, Some(&former)));
+        }
     }
 }
 
 /// One core's part of the role.
 struct ChainSeat {
+    terms: Current<Terms>,
     /// What listens where, numbered as [`Role::listen`] lists it.
     places: Vec<Place>,
     is_first: bool,
-    hop: Rc<OwnHop>,
-    doors: Vec<Rc<Door>>,
+    hop: PresentHop,
+    doors: Vec<PresentDoor>,
+    /// How many doors there have been.
+    made: u64,
+}
+
+impl ChainSeat {
+    /// The doors, one for each access listener: the same where nothing about it has changed.
+    fn make_doors(&mut self, terms: &Terms) {
+        let hop = Rc::clone(&self.hop.borrow());
+        let mut bound = terms.addresses.iter().skip(2 * terms.config.listen.len());
+        let mut doors = Vec::new();
+        for (access, routes) in terms.config.access.iter().zip(&terms.routes) {
+            let bound: Vec<_> = bound.by_ref().take(access.listen.len()).copied().collect();
+            let former = self
+                .doors
+                .iter()
+                .find(|door| door.borrow().name == access.name);
+            let is_there = former.is_some_and(|door| {
+                let same = (access, bound.as_slice(), terms.times);
+                door.borrow().is_like(same, routes, &hop.screen)
+            });
+            let door = || {
+                let (routes, names) = (Arc::clone(routes), hop.names.clone());
+                let screen = Rc::clone(&hop.screen);
+                let mut door = Door::new(access.clone(), bound, routes, names, screen, terms.times);
+                door.tenure = self.made;
+                Rc::new(door)
+            };
+            doors.push(match former {
+                Some(former) if is_there => Rc::clone(former),
+                Some(former) => {
+                    former.replace(door());
+                    Rc::clone(former)
+                }
+                None => Rc::new(RefCell::new(door())),
+            });
+            self.made += 1;
+        }
+        self.doors = doors;
+    }
+
+    fn door(&self, at: usize) -> Rc<Door> {
+        Rc::clone(&self.doors[at].borrow())
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -260,8 +346,8 @@ enum Place {
 impl Seat for ChainSeat {
     fn accept(&mut self, listener: usize) -> Box<dyn Session> {
         match self.places[listener] {
-            Place::Hop => Box::new(HopSession::new(Rc::clone(&self.hop))),
-            Place::Door(door, at) => Box::new(AccessSession::new(Rc::clone(&self.doors[door]), at)),
+            Place::Hop => Box::new(HopSession::new(Rc::clone(&self.hop.borrow()))),
+            Place::Door(door, at) => Box::new(AccessSession::new(self.door(door), at)),
         }
     }
 
@@ -275,12 +361,23 @@ impl Seat for ChainSeat {
     }
 
     fn resident(&mut self, number: usize) -> Option<Resident> {
-        let several = |door: &&Rc<Door>| door.routes.list.len() > 1;
-        let mut doors = self.doors.iter().filter(several);
+        let doors = self.doors.iter().map(|door| Rc::clone(&door.borrow()));
+        let mut doors = doors.filter(|door| door.routes.list.len() > 1);
         let door = doors.nth(number).filter(|_| self.is_first)?;
         Some(Resident {
             name: format!("access {} probe", door.name),
-            session: Box::new(Prober::new(Rc::clone(door))),
+            tenure: door.tenure,
+            session: Box::new(Prober::new(door)),
         })
+    }
+
+    fn renew(&mut self) {
+        let terms = self.terms.value();
+        let hop = Rc::clone(&self.hop.borrow());
+        if !Arc::ptr_eq(&hop.rules, &terms.hop) {
+            self.hop.replace(hop.with(Arc::clone(&terms.hop)));
+        }
+        self.places = terms.places();
+        self.make_doors(&terms);
     }
 }

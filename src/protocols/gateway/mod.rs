@@ -44,6 +44,9 @@
 //! * Close for a connection of others is counted, not logged, and not answered.
 //! * A server that stops lets connections go on, joins no new ones, closes endpoints that have
 //!   none left, and all of them at the end of `drain_timeout`.
+//! * Another configuration holds at once for all endpoints of a core, those that are there among them;
+//!   a key for who comes from then on. Endpoints of a listener that is removed end as they do when the
+//!   server stops, the others do not notice.
 //! * Frames that wait behind a receiver without room when their sender resets its connection are
 //!   lost with it; when it ends the connection in order, they are delivered first.
 
@@ -73,7 +76,8 @@ use self::session::GatewaySession;
 use self::wire::{CHALLENGE, Dialect};
 use crate::config::{Key, Settings};
 use crate::session::{
-    Cause, Close, Ground, Listen, Protocol, Role, Seat, Service, Session, Transport,
+    Cause, Close, Current, Ground, Listen, Protocol, Role, Seat, Service, Session, Transport,
+    alike, same_role,
 };
 
 /// The protocol, for the list.
@@ -117,34 +121,23 @@ impl Role for Config {
     }
 
     fn service(&self, ground: &Ground) -> Arc<dyn Service> {
-        let random = SystemRandom::new();
-        let rules = Rules {
-            dialect: self.dialect,
-            server_dialect: self.server_dialect,
-            key: self
-                .auth_key
-                .as_ref()
-                .map_or_else(Box::default, |key| key.expose().into()),
-            max_packet: self.max_packet,
-            max_conns_per_client: self.max_conns_per_client,
-            client_idle_timeout: self.client_idle_timeout,
-            server_idle_timeout: self.server_idle_timeout,
-            slow_receiver_timeout: self.slow_receiver_timeout,
-            handshake_timeout: ground.limits.handshake_timeout,
-            max_queue_memory: self.max_queue_memory,
-            random,
-        };
+        let rules = Rules::new(self, ground);
         let keys = [(); 2].map(|()| rules.seed());
         Arc::new(GatewayService {
-            clients: self.clients.len(),
-            rules: Arc::new(rules),
+            rules: Current::new(rules),
             directory: Arc::new(Directory::new(keys)),
         })
+    }
+
+    fn is_like(&self, other: &dyn Role) -> bool {
+        alike(self, other)
     }
 }
 
 /// What holds for every endpoint.
 struct Rules {
+    /// How many of the listeners are for clients; those come first.
+    clients: usize,
     dialect: Option<Dialect>,
     server_dialect: Dialect,
     key: Box<[u8]>,
@@ -159,6 +152,24 @@ struct Rules {
 }
 
 impl Rules {
+    fn new(config: &Config, ground: &Ground) -> Self {
+        let key = config.auth_key.as_ref();
+        Self {
+            clients: config.clients.len(),
+            dialect: config.dialect,
+            server_dialect: config.server_dialect,
+            key: key.map_or_else(Box::default, |key| key.expose().into()),
+            max_packet: config.max_packet,
+            max_conns_per_client: config.max_conns_per_client,
+            client_idle_timeout: config.client_idle_timeout,
+            server_idle_timeout: config.server_idle_timeout,
+            slow_receiver_timeout: config.slow_receiver_timeout,
+            handshake_timeout: ground.limits.handshake_timeout,
+            max_queue_memory: config.max_queue_memory,
+            random: SystemRandom::new(),
+        }
+    }
+
     /// What a server is asked to prove its key with. It must not be foreseeable, so without
     /// randomness nobody is let in.
     fn challenge(&self) -> Result<[u8; CHALLENGE], Close> {
@@ -178,37 +189,45 @@ impl Rules {
 }
 
 struct GatewayService {
-    clients: usize,
-    rules: Arc<Rules>,
+    rules: Current<Rules>,
     directory: Arc<Directory>,
 }
 
 impl Service for GatewayService {
     fn seat(&self, _core: u8) -> Box<dyn Seat> {
-        let (rules, directory) = (Arc::clone(&self.rules), Arc::clone(&self.directory));
-        let seed = self.rules.seed();
+        let (rules, directory) = (self.rules.value(), Arc::clone(&self.directory));
+        let seed = rules.seed();
         let hall = Hall::new(rules, directory, seed);
         Box::new(GatewaySeat {
-            clients: self.clients,
+            rules: self.rules.clone(),
             hall: Rc::new(RefCell::new(hall)),
         })
+    }
+
+    fn renew(&self, role: &dyn Role, ground: &Ground) {
+        if let Some(config) = same_role(role) {
+            self.rules.set(Rules::new(config, ground));
+        }
     }
 }
 
 /// One core's part.
 struct GatewaySeat {
-    /// How many of the listeners are for clients; those come first.
-    clients: usize,
+    rules: Current<Rules>,
     hall: Rc<RefCell<Hall>>,
 }
 
 impl Seat for GatewaySeat {
     fn accept(&mut self, listener: usize) -> Box<dyn Session> {
-        let kind = match listener < self.clients {
+        let kind = match listener < self.hall.borrow().rules.clients {
             true => Kind::Client,
             false => Kind::Server,
         };
         Box::new(GatewaySession::new(Rc::clone(&self.hall), kind))
+    }
+
+    fn renew(&mut self) {
+        self.hall.borrow_mut().rules = self.rules.value();
     }
 
     fn check(&self) {

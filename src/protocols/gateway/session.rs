@@ -181,7 +181,8 @@ impl GatewaySession {
     }
 
     fn stop(&mut self, cx: &mut Cx<'_>) -> Result<(), Close> {
-        self.hall.borrow_mut().stopping = true;
+        // Where only its own listener is gone, the others go on.
+        self.hall.borrow_mut().stopping |= cx.is_ending();
         let busy = match &self.state {
             State::Entered(entered) => !self.hall.borrow().is_idle(entered.seat),
             _ => false,

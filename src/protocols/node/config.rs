@@ -203,7 +203,8 @@ pub const KEYS: &[Key] = &[
         "20000-29999",
         "the ports that are lent to nodes",
     )
-    .flag("node-ports"),
+    .flag("node-ports")
+    .fixed(),
     Key::new(
         "node.network_id",
         Kind::Count {
@@ -223,7 +224,8 @@ pub const KEYS: &[Key] = &[
         "180m",
         "how long a node that has left keeps its address",
     )
-    .flag("node-lease"),
+    .flag("node-lease")
+    .fixed(),
     Key::new(
         "node.keepalive_timeout",
         Kind::Time {
@@ -243,7 +245,8 @@ pub const KEYS: &[Key] = &[
         "16M",
         "longest body of a frame",
     )
-    .flag("node-max-frame"),
+    .flag("node-max-frame")
+    .fixed(),
     Key::new(
         "node.max_visitors",
         Kind::Count {
@@ -273,7 +276,8 @@ pub const KEYS: &[Key] = &[
         "64M",
         "memory of each core for frames over 128K",
     )
-    .flag("node-max-frame-memory"),
+    .flag("node-max-frame-memory")
+    .fixed(),
     Key::new(
         "node.allow_keys",
         Kind::Texts,

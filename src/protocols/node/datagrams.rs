@@ -33,6 +33,7 @@ use crate::stats::Metric;
 
 /// All nodes of one core that speak by datagrams.
 pub(super) struct Datagrams {
+    desk: Rc<RefCell<Desk>>,
     rules: Arc<Rules>,
     /// Which main address it is.
     address: usize,
@@ -87,9 +88,11 @@ struct Request {
 
 impl Datagrams {
     /// A session that awaits its socket.
-    pub(super) fn new(desk: &Rc<RefCell<Desk>>, address: usize) -> Self {
+    pub(super) fn new(desk: Rc<RefCell<Desk>>, address: usize) -> Self {
+        let rules = Arc::clone(&desk.borrow().rules);
         Self {
-            rules: Arc::clone(&desk.borrow().rules),
+            desk,
+            rules,
             address,
             main: None,
             nodes: HashMap::new(),
@@ -460,6 +463,10 @@ impl Session for Datagrams {
             Event::Reply { ticket, reply } => self.hear(ticket, reply, cx),
             Event::Timer { tag: SWEEP } => self.sweep(cx),
             Event::Timer { .. } => self.retry(cx),
+            Event::Renewed { listener } => {
+                self.rules = Arc::clone(&self.desk.borrow().rules);
+                self.address = listener.unwrap_or(self.address);
+            }
             // The main port closes, and without it nothing reaches a node.
             Event::Stopping => return Err(Close::own(Cause::Stopping)),
             _ => {}

@@ -59,6 +59,8 @@
 //!   Disconnect from where it is ends it. A Keepalive from elsewhere is not answered, and nothing
 //!   longer than the question is: who sent it may be somebody else. A node that already has the
 //!   address that its datagrams come from gets that, and no lease.
+//! * Another configuration holds for nodes that come from then on, and for all datagrams; a node that is
+//!   registered keeps its address.
 //! * A server that stops registers nobody; nodes without visitors are closed at once, the others
 //!   when their last visitor has left or `drain_timeout` is over.
 
@@ -88,7 +90,8 @@ use self::wire::{Demand, Identity, Speaker, Transport, verify};
 use crate::config::{Key, Settings};
 use crate::control::leases::Pool;
 use crate::session::{
-    Cause, Close, Ground, Listen, Protocol, Role, Seat, Service, Session, Transport as Kind,
+    Cause, Close, Current, Ground, Listen, Protocol, Role, Seat, Service, Session,
+    Transport as Kind, alike, same_role,
 };
 
 /// The protocol, for the list.
@@ -143,28 +146,14 @@ impl Role for Config {
     }
 
     fn service(&self, ground: &Ground) -> Arc<dyn Service> {
-        let speaker = |(number, at): (usize, &SocketAddr)| {
-            let transport = [Transport::Tcp, Transport::Udp][number % 2];
-            let public = SocketAddr::new(self.public_ip, at.port());
-            Speaker::new(transport, self.network_id, public)
-        };
         Arc::new(NodeService {
             registry: Arc::default(),
-            rules: Arc::new(Rules {
-                speakers: ground.addresses.iter().enumerate().map(speaker).collect(),
-                network: self.network_id,
-                public_ip: self.public_ip,
-                bind_ip: self.bind_ip,
-                max_frame: self.max_frame,
-                max_visitors: self.max_visitors,
-                max_unregistered: self.max_unregistered,
-                max_frame_memory: self.max_frame_memory,
-                keepalive_timeout: self.keepalive_timeout,
-                handshake_timeout: ground.limits.handshake_timeout,
-                idle_timeout: ground.limits.idle_timeout,
-                allowed: self.allow_keys.iter().copied().collect(),
-            }),
+            rules: Current::new(Rules::new(self, ground)),
         })
+    }
+
+    fn is_like(&self, other: &dyn Role) -> bool {
+        alike(self, other)
     }
 }
 
@@ -187,6 +176,28 @@ struct Rules {
 }
 
 impl Rules {
+    fn new(config: &Config, ground: &Ground) -> Self {
+        let speaker = |(number, at): (usize, &SocketAddr)| {
+            let transport = [Transport::Tcp, Transport::Udp][number % 2];
+            let public = SocketAddr::new(config.public_ip, at.port());
+            Speaker::new(transport, config.network_id, public)
+        };
+        Self {
+            speakers: ground.addresses.iter().enumerate().map(speaker).collect(),
+            network: config.network_id,
+            public_ip: config.public_ip,
+            bind_ip: config.bind_ip,
+            max_frame: config.max_frame,
+            max_visitors: config.max_visitors,
+            max_unregistered: config.max_unregistered,
+            max_frame_memory: config.max_frame_memory,
+            keepalive_timeout: config.keepalive_timeout,
+            handshake_timeout: ground.limits.handshake_timeout,
+            idle_timeout: ground.limits.idle_timeout,
+            allowed: config.allow_keys.iter().copied().collect(),
+        }
+    }
+
     /// Whether the sender of a request or a Keepalive is served: where there is a list of keys, it
     /// must be on it and have signed.
     fn admit(&self, demand: &Demand<'_>) -> Result<(), Close> {
@@ -214,32 +225,52 @@ impl Rules {
 }
 
 struct NodeService {
-    rules: Arc<Rules>,
+    rules: Current<Rules>,
     registry: Arc<Registry>,
 }
 
 impl Service for NodeService {
     fn seat(&self, _core: u8) -> Box<dyn Seat> {
-        let (rules, registry) = (Arc::clone(&self.rules), Arc::clone(&self.registry));
-        let desk = Desk::new(rules, registry);
-        Box::new(NodeSeat(Rc::new(RefCell::new(desk))))
+        let desk = Desk::new(self.rules.value(), Arc::clone(&self.registry));
+        Box::new(NodeSeat {
+            rules: self.rules.clone(),
+            desk: Rc::new(RefCell::new(desk)),
+        })
+    }
+
+    fn renew(&self, role: &dyn Role, ground: &Ground) {
+        if let Some(config) = same_role(role) {
+            let former = self.rules.value();
+            self.rules.set(Rules {
+                max_frame: former.max_frame,
+                max_frame_memory: former.max_frame_memory,
+                ..Rules::new(config, ground)
+            });
+        }
     }
 }
 
 /// One core's part.
-struct NodeSeat(Rc<RefCell<Desk>>);
+struct NodeSeat {
+    rules: Current<Rules>,
+    desk: Rc<RefCell<Desk>>,
+}
 
 impl Seat for NodeSeat {
     fn accept(&mut self, listener: usize) -> Box<dyn Session> {
-        Box::new(NodeSession::new(Rc::clone(&self.0), listener))
+        Box::new(NodeSession::new(Rc::clone(&self.desk), listener))
     }
 
     fn datagrams(&mut self, listener: usize) -> Option<Box<dyn Session>> {
-        Some(Box::new(Datagrams::new(&self.0, listener)))
+        Some(Box::new(Datagrams::new(Rc::clone(&self.desk), listener)))
+    }
+
+    fn renew(&mut self) {
+        self.desk.borrow_mut().rules = self.rules.value();
     }
 
     fn check(&self) {
-        self.0.borrow().check();
+        self.desk.borrow().check();
     }
 }
 

@@ -173,7 +173,8 @@ pub const KEYS: &[Key] = &[
         "30000-39999",
         "the ports that are lent to services",
     )
-    .flag("tunnel-ports"),
+    .flag("tunnel-ports")
+    .fixed(),
     Key::new(
         "tunnel.token",
         Kind::Secret,
@@ -190,7 +191,8 @@ pub const KEYS: &[Key] = &[
         "180m",
         "how long a client that has left keeps its ports",
     )
-    .flag("tunnel-lease"),
+    .flag("tunnel-lease")
+    .fixed(),
     Key::new(
         "tunnel.max_clients",
         MANY,

@@ -28,6 +28,8 @@
 //!   service, as any of mode *mux*, is listened to on the core of its control connection only.
 //! * A visitor in frames that is silent for the server's `idle_timeout` is reset.
 //! * Credit is granted against the stream, and datagrams have none.
+//! * Another configuration holds for clients and visitors that come from then on, its limits at once; a
+//!   service that is exposed keeps its port. Of `[[tunnel.expose]]` only the entries that differ begin anew.
 //! * A ticket that was shown is used, even where it was shown for another uuid.
 
 pub mod client;
@@ -50,7 +52,10 @@ use self::server::{Office, Server};
 use self::wire::{ClientId, Name, Refusal};
 use crate::config::{Key, Settings};
 use crate::control::leases::{NoPort, Pool};
-use crate::session::{Ground, Listen, Protocol, Resident, Role, Seat, Service, Session, Transport};
+use crate::session::{
+    Current, Ground, Listen, Protocol, Resident, Role, Seat, Service, Session, Transport, alike,
+    same_role,
+};
 
 /// The protocol, for the list.
 pub struct Tunnel;
@@ -107,8 +112,12 @@ impl Role for Config {
     fn service(&self, ground: &Ground) -> Arc<dyn Service> {
         Arc::new(TunnelService {
             server: (!self.listen.is_empty()).then(|| Server::new(self, ground)),
-            agency: Agency::new(&self.expose, ground, true, into_the_log),
+            agency: Current::new(Agency::new(&self.expose, ground, true, into_the_log)),
         })
+    }
+
+    fn is_like(&self, other: &dyn Role) -> bool {
+        alike(self, other)
     }
 }
 
@@ -120,7 +129,7 @@ fn into_the_log(expose: &Expose) -> Tell {
 
 struct TunnelService {
     server: Option<Server>,
-    agency: Agency,
+    agency: Current<Agency>,
 }
 
 impl Service for TunnelService {
@@ -128,8 +137,20 @@ impl Service for TunnelService {
         Box::new(TunnelSeat {
             core,
             office: self.server.as_ref().map(|server| server.office(core)),
-            agency: self.agency.again(),
+            agency: self.agency.clone(),
         })
+    }
+
+    fn renew(&self, role: &dyn Role, ground: &Ground) {
+        let Some(config) = same_role::<Config>(role) else {
+            return;
+        };
+        if let Some(server) = &self.server {
+            server.renew(config, ground);
+        }
+        let former = self.agency.value();
+        let agency = Agency::new(&config.expose, ground, true, into_the_log);
+        self.agency.set(agency.behind(&former));
     }
 }
 
@@ -137,7 +158,7 @@ impl Service for TunnelService {
 struct TunnelSeat {
     core: u8,
     office: Option<Office>,
-    agency: Agency,
+    agency: Current<Agency>,
 }
 
 impl Seat for TunnelSeat {
@@ -152,7 +173,7 @@ impl Seat for TunnelSeat {
         let before = usize::from(self.office.is_some());
         match &self.office {
             Some(office) if number == 0 => Some(office.hall()),
-            _ => self.agency.resident(self.core, number - before),
+            _ => self.agency.value().resident(self.core, number - before),
         }
     }
 

@@ -209,6 +209,7 @@ impl Seat for Inn {
             _ => Err(Close::finished()),
         });
         (number == 0).then(|| Resident {
+            tenure: 0,
             name: "inn".into(),
             session: Box::new(session),
         })

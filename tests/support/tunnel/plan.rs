@@ -94,6 +94,11 @@ impl Plan {
         format!("[tunnel]\n{}", lines.collect::<String>())
     }
 
+    /// Has a running server find this instead when it reads its configuration again.
+    pub fn rewrite(&self, server: &Server) {
+        server.rewrite(&self.setup.clone().tables(&self.table()));
+    }
+
     pub fn start(&self) -> Tunnel {
         let server = self.setup.clone().tables(&self.table()).start();
         let address = server.addresses["tunnel"][0].as_str().unwrap();

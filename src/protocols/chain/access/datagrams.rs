@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::super::outlet::Outlets;
-use super::Door;
 use super::leg::Leg;
+use super::{Door, PresentDoor};
 use crate::control::Reply;
 use crate::net::{SocketKey, Train};
 use crate::relay::{Flows, Place};
@@ -18,18 +18,28 @@ use crate::upstream::Failure;
 
 /// The session of one core's socket.
 pub(in super::super) struct AccessDatagrams {
+    present: PresentDoor,
+    /// The door that flows begin with.
     door: Rc<Door>,
     main: Option<SocketKey>,
-    flows: Flows<SocketAddr, Leg>,
+    flows: Flows<SocketAddr, Flow>,
     outlets: Outlets,
     /// Made anew for each datagram; kept for its memory.
     scratch: Vec<u8>,
 }
 
+/// A sender's flow, and the door that it began with.
+struct Flow {
+    door: Rc<Door>,
+    leg: Leg,
+}
+
 impl AccessDatagrams {
     /// A session that awaits its socket.
-    pub(in super::super) fn new(door: Rc<Door>) -> Self {
+    pub(in super::super) fn new(present: PresentDoor) -> Self {
+        let door = Rc::clone(&present.borrow());
         Self {
+            present,
             flows: Flows::new(door.access.max_flows),
             door,
             main: None,
@@ -44,27 +54,27 @@ impl AccessDatagrams {
             cx.count(Metric::DatagramsDropped, train.count() as u64);
             return;
         };
-        let Some((_, leg)) = self.flows.touch(place, cx.now) else {
+        let Some((_, Flow { door, leg })) = self.flows.touch(place, cx.now) else {
             return;
         };
-        if leg.send_train(&self.door, train, cx) {
+        if leg.send_train(door, train, cx) {
             return;
         }
         for datagram in train.datagrams() {
-            leg.send(&self.door, &mut self.scratch, datagram, cx);
+            leg.send(door, &mut self.scratch, datagram, cx);
         }
     }
 
     /// The flow of a sender, begun if there is none.
     fn flow(&mut self, from: SocketAddr, cx: &mut Cx<'_>) -> Option<Place> {
         if let Some(place) = self.flows.find(&from) {
-            let leg = self.flows.get_mut(place);
-            if leg.is_some_and(|(_, leg)| !leg.is_left_out(&self.door)) {
+            let flow = self.flows.get_mut(place);
+            if flow.is_some_and(|(_, flow)| !flow.leg.is_left_out(&flow.door)) {
                 return Some(place);
             }
             // A client that never falls silent would stay with a broken chain for ever.
-            if let Some((_, leg)) = self.flows.remove(place) {
-                self.outlets.close(&leg.outlet, cx);
+            if let Some((_, flow)) = self.flows.remove(place) {
+                self.outlets.close(&flow.leg.outlet, cx);
             }
         }
         let to = self.door.to.get(self.door.turn())?.clone();
@@ -72,11 +82,12 @@ impl AccessDatagrams {
         if self.flows.is_empty() {
             cx.arm(SWEEP, self.pause());
         }
-        let (place, evicted) = self.flows.insert(from, leg, cx.now);
+        let door = Rc::clone(&self.door);
+        let (place, evicted) = self.flows.insert(from, Flow { door, leg }, cx.now);
         if let Some((_, evicted)) = evicted {
-            self.outlets.close(&evicted.outlet, cx);
+            self.outlets.close(&evicted.leg.outlet, cx);
         }
-        let (_, leg) = self.flows.get_mut(place)?;
+        let (_, Flow { leg, .. }) = self.flows.get_mut(place)?;
         match leg.begin(&self.door, place, &mut self.outlets, cx) {
             Ok(()) => Some(place),
             Err(failure) => {
@@ -88,7 +99,7 @@ impl AccessDatagrams {
 
     /// A flow has no way; its client's next datagram begins another.
     fn end(&mut self, place: Place, failure: Failure, cx: &mut Cx<'_>) {
-        if let Some((client, leg)) = self.flows.remove(place) {
+        if let Some((client, Flow { leg, .. })) = self.flows.remove(place) {
             let (name, to) = (&self.door.name, leg.destination());
             let words = failure.words();
             log::debug!("access {name} from={client} to={to} no way: {words}");
@@ -101,15 +112,15 @@ impl AccessDatagrams {
     fn receive(&mut self, socket: SocketKey, train: &Train<'_>, cx: &mut Cx<'_>) {
         let place = self.outlets.flow_of(socket);
         let flow = place.and_then(|place| self.flows.touch(place, cx.now));
-        let (Some((&client, leg)), Some(main)) = (flow, self.main) else {
+        let (Some((&client, Flow { door, leg })), Some(main)) = (flow, self.main) else {
             return;
         };
-        if leg.is_straight(&self.door) {
+        if leg.is_straight(door) {
             cx.count(Metric::Forwarded, train.count() as u64);
             return cx.train(main, Some(client), train);
         }
         for datagram in train.datagrams() {
-            let payload = leg.receive(&self.door, datagram, &mut self.scratch, cx);
+            let payload = leg.receive(door, datagram, &mut self.scratch, cx);
             if let Some(payload) = payload {
                 cx.count(Metric::Forwarded, 1);
                 cx.datagram(main, Some(client), &[payload]);
@@ -121,18 +132,18 @@ impl AccessDatagrams {
         let Some((place, outcome)) = self.outlets.answered(ticket, reply) else {
             return;
         };
-        let Some((_, leg)) = self.flows.get_mut(place) else {
+        let Some((_, Flow { door, leg })) = self.flows.get_mut(place) else {
             return;
         };
-        let resolved = leg.resolved(&self.door, place, outcome, &mut self.outlets, cx);
+        let resolved = leg.resolved(door, place, outcome, &mut self.outlets, cx);
         if let Err(failure) = resolved {
             self.end(place, failure, cx);
         }
     }
 
     fn sweep(&mut self, cx: &mut Cx<'_>) {
-        while let Some((_, leg)) = self.flows.expire(cx.now, self.door.times.udp_idle) {
-            self.outlets.close(&leg.outlet, cx);
+        while let Some((_, flow)) = self.flows.expire(cx.now, self.door.times.udp_idle) {
+            self.outlets.close(&flow.leg.outlet, cx);
         }
         if !self.flows.is_empty() {
             cx.arm(SWEEP, self.pause());
@@ -159,6 +170,7 @@ impl Session for AccessDatagrams {
             }
             Event::Reply { ticket, reply } => self.resolved(ticket, &reply, cx),
             Event::Timer { .. } => self.sweep(cx),
+            Event::Renewed { .. } => self.door = Rc::clone(&self.present.borrow()),
             // The main socket closes, and without it nothing comes.
             Event::Stopping => return Err(Close::own(Cause::Stopping)),
             _ => {}

@@ -37,6 +37,8 @@ use crate::upstream::{Screen, Target, Targets};
 /// One core's part of an access listener.
 pub(super) struct Door {
     pub(super) name: Box<str>,
+    /// Which door it is of all that there have been.
+    pub(super) tenure: u64,
     pub(super) protocol: AccessProtocol,
     /// The chains, with what is known of them; the same for all cores.
     pub(super) routes: Arc<Routes>,
@@ -58,8 +60,11 @@ pub(super) struct Door {
     pub(super) times: Times,
 }
 
+/// The door that the sessions of one core begin with at present.
+pub(super) type PresentDoor = Rc<RefCell<Rc<Door>>>;
+
 /// How long things may take at an access listener.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Times {
     /// A client's request.
     pub(super) handshake: Duration,
@@ -80,14 +85,15 @@ impl Door {
         names: Names,
         screen: Screen,
         times: Times,
-    ) -> Rc<Self> {
+    ) -> Self {
         let targets = |list: Vec<Target>| Targets::new(list, times.connect, names.clone());
         let firsts = routes.list.iter().map(|route| {
             let first = route.hops.first().map(|hop| hop.target.clone());
             targets(first.into_iter().collect())
         });
-        Rc::new(Self {
+        Self {
             name: access.name.clone(),
+            tenure: 0,
             protocol: access.protocol,
             to: access.to.iter().map(address_of).collect(),
             next: Cell::new(0),
@@ -100,7 +106,20 @@ impl Door {
             nonces: RefCell::new(Nonces::new()),
             times,
             names,
-        })
+        }
+    }
+
+    /// True when another made of this would be no other.
+    pub(super) fn is_like(
+        &self,
+        (access, bound, times): (&Access, &[SocketAddr], Times),
+        routes: &Arc<Routes>,
+        screen: &Screen,
+    ) -> bool {
+        self.access == *access
+            && (self.bound.as_slice(), self.times) == (bound, times)
+            && Arc::ptr_eq(&self.routes, routes)
+            && Rc::ptr_eq(&self.screen, screen)
     }
 
     /// The destination whose turn it is.

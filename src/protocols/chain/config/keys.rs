@@ -84,7 +84,8 @@ pub const KEYS: &[Key] = &[
         "4096",
         "UDP flows of each core; one more ends the one that was idle longest",
     )
-    .flag("chain-max-flows"),
+    .flag("chain-max-flows")
+    .fixed(),
     Key::new(
         "chain.replay_memory",
         Kind::Size {
@@ -94,7 +95,8 @@ pub const KEYS: &[Key] = &[
         "256M",
         "memory for the headers that were seen, so that none is taken twice",
     )
-    .flag("chain-replay-memory"),
+    .flag("chain-replay-memory")
+    .fixed(),
     Key::new(
         "chain.max_silent",
         Kind::Count {

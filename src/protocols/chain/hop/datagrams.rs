@@ -19,7 +19,7 @@ use super::super::wire::{
     Address, Code, Direction, Nonce, Request, Response, Transport, frame_len, open_datagram,
     seal_datagram,
 };
-use super::{Heard, Hop, code_of, target_of};
+use super::{Heard, Hop, PresentHop, code_of, target_of};
 use crate::control::Reply;
 use crate::net::{SocketKey, Train};
 use crate::relay::{Flows, Place};
@@ -29,6 +29,7 @@ use crate::upstream::Failure;
 
 /// The session of one core's socket.
 pub(in super::super) struct HopDatagrams {
+    present: PresentHop,
     hop: Rc<Hop>,
     main: Option<SocketKey>,
     flows: Flows<(SocketAddr, Address), Flow>,
@@ -48,9 +49,11 @@ struct Flow {
 
 impl HopDatagrams {
     /// A session that awaits its socket.
-    pub(in super::super) fn new(hop: Rc<Hop>) -> Self {
+    pub(in super::super) fn new(present: PresentHop) -> Self {
+        let hop = Rc::clone(&present.borrow());
         let most = hop.rules.max_flows;
         Self {
+            present,
             hop,
             main: None,
             flows: Flows::new(most),
@@ -302,6 +305,8 @@ impl Session for HopDatagrams {
             }
             Event::Reply { ticket, reply } => self.resolved(ticket, &reply, cx),
             Event::Timer { .. } => self.sweep(cx),
+            // Every datagram is a request, so none is bound to what was.
+            Event::Renewed { .. } => self.hop = Rc::clone(&self.present.borrow()),
             // The main socket closes, and without it nothing reaches a flow.
             Event::Stopping => return Err(Close::own(Cause::Stopping)),
             _ => {}

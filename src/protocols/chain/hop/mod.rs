@@ -35,21 +35,39 @@ pub(super) struct Hop {
     pub(super) screen: Screen,
     nonces: RefCell<Nonces>,
     /// How many connections are kept without an answer.
-    silent: Cell<usize>,
+    silent: Rc<Cell<usize>>,
 }
+
+/// The hop that the sessions of one core begin with at present.
+pub(super) type PresentHop = Rc<RefCell<Rc<Hop>>>;
 
 /// What holds for all cores.
 pub(super) struct Rules {
     pub(super) key: Key,
     pub(super) payload_key: Option<Key>,
     pub(super) policy: Policy,
-    pub(super) replay: Replay,
+    pub(super) replay: Arc<Replay>,
     pub(super) header_timeout: Duration,
     pub(super) dial_timeout: Duration,
     pub(super) silence: Silence,
     pub(super) udp_idle_timeout: Duration,
     pub(super) max_flows: usize,
     pub(super) max_silent: usize,
+}
+
+impl Rules {
+    /// True when they say nothing else, the requests that were seen being the same.
+    pub(super) fn is_like(&self, other: &Rules) -> bool {
+        let times = |one: &Self| {
+            let udp_idle = one.udp_idle_timeout;
+            (one.header_timeout, one.dial_timeout, one.silence, udp_idle)
+        };
+        let keys = |one: &Self| (one.key.clone(), one.payload_key.clone());
+        self.policy == other.policy
+            && keys(self) == keys(other)
+            && times(self) == times(other)
+            && (self.max_flows, self.max_silent) == (other.max_flows, other.max_silent)
+    }
 }
 
 /// What a frame is to a hop.
@@ -64,6 +82,15 @@ pub(super) enum Heard {
 
 impl Hop {
     pub(super) fn new(rules: Arc<Rules>, names: Names) -> Rc<Self> {
+        Self::of(rules, names, Rc::default())
+    }
+
+    /// The same hop by other rules.
+    pub(super) fn with(&self, rules: Arc<Rules>) -> Rc<Self> {
+        Self::of(rules, self.names.clone(), Rc::clone(&self.silent))
+    }
+
+    fn of(rules: Arc<Rules>, names: Names, silent: Rc<Cell<usize>>) -> Rc<Self> {
         let policy = Arc::clone(&rules);
         let screen: Screen =
             Rc::new(move |target: &Target, address| policy.policy.permits(&target.host, address));
@@ -72,7 +99,7 @@ impl Hop {
             names,
             screen,
             nonces: RefCell::new(Nonces::new()),
-            silent: Cell::new(0),
+            silent,
         })
     }
 

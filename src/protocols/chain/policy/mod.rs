@@ -25,7 +25,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 pub use rule::Rule;
 
 /// What may be dialled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     allow: Vec<Rule>,
     deny: Vec<Rule>,

@@ -148,6 +148,8 @@ struct Ready {
     persists: bool,
     names: crate::control::resolver::Names,
     limits: crate::config::Limits,
+    /// The same for as long as it is the same client.
+    tenure: u64,
 }
 
 impl Agency {
@@ -171,6 +173,7 @@ impl Agency {
                     persists,
                     names: ground.names.clone(),
                     limits: ground.limits.clone(),
+                    tenure: links.len() as u64,
                 }),
                 Err(error) => {
                     let path = path.display();
@@ -181,6 +184,19 @@ impl Agency {
             }
         }
         Self { links }
+    }
+
+    /// The same behind another one: whoever was there already, and is to be as it was, is the same
+    /// client.
+    pub(super) fn behind(mut self, former: &Agency) -> Self {
+        let tenures = former.links.iter().map(|link| link.tenure);
+        let mut next = tenures.max().map_or(0, |last| last + 1);
+        for link in &mut self.links {
+            let known = former.links.iter().find(|known| link.is_like(known));
+            link.tenure = known.map_or(next, |known| known.tenure);
+            next += u64::from(known.is_none());
+        }
+        self
     }
 
     /// The same once more, for another core.
@@ -194,7 +210,11 @@ impl Agency {
         let ready = self.links.get(number).filter(|_| core == 0)?;
         let session: Box<dyn Session> = Box::new(Link::new(Rules::new(ready)));
         let name = "expose".to_owned();
-        Some(Resident { name, session })
+        Some(Resident {
+            name,
+            tenure: ready.tenure,
+            session,
+        })
     }
 }
 
@@ -206,6 +226,15 @@ impl Service for Agency {
 }
 
 impl Ready {
+    /// True when its session would do nothing else.
+    fn is_like(&self, other: &Self) -> bool {
+        let of = |one: &Self| {
+            let limits = &one.limits;
+            (one.client, limits.connect_timeout, limits.handshake_timeout)
+        };
+        self.expose == other.expose && of(self) == of(other)
+    }
+
     fn again(&self) -> Self {
         Self {
             expose: self.expose.clone(),
@@ -214,6 +243,7 @@ impl Ready {
             persists: self.persists,
             names: self.names.clone(),
             limits: self.limits.clone(),
+            tenure: self.tenure,
         }
     }
 }

@@ -296,7 +296,7 @@ impl Control {
     /// How many connections the pool may have.
     fn most_pooled(&self) -> usize {
         let direct = self.services.values().filter(|one| one.is_direct());
-        direct.count() * self.lobby.rules.pool
+        direct.count() * self.lobby.rules().pool
     }
 
     /// A connection for the pool has come.
@@ -344,7 +344,7 @@ impl Control {
     /// The server stops: the client is told, and visitors that wait are still served.
     fn stop(&mut self, cx: &mut Cx<'_>) -> Result<(), Close> {
         self.draining = true;
-        let seconds = self.lobby.rules.drain_timeout.as_secs();
+        let seconds = self.lobby.rules().drain_timeout.as_secs();
         let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
         self.say(&Frame::Drain { seconds }, cx);
         self.stop_if_idle()

@@ -44,7 +44,7 @@ pub(super) struct Datagrams {
 impl Datagrams {
     pub(super) fn new(lobby: Arc<Lobby>, share: Arc<Share>, mode: Mode) -> Self {
         Self {
-            flows: Flows::new(lobby.rules.max_visitors),
+            flows: Flows::new(lobby.rules().max_visitors),
             lobby,
             share,
             mode,
@@ -102,14 +102,14 @@ impl Datagrams {
         self.packets.send(uuid, Body::Open(visitor), cx);
         if !self.is_sweeping {
             self.is_sweeping = true;
-            cx.arm(SWEEP, self.lobby.rules.udp_idle_timeout / SWEEPS);
+            cx.arm(SWEEP, self.lobby.rules().udp_idle_timeout / SWEEPS);
         }
         Some(uuid)
     }
 
     /// Asks for a data connection, if there is none and none is on its way.
     fn ask(&mut self, uuid: Uuid, visitor: SocketAddr, cx: &mut Cx<'_>) {
-        let lately = |at| cx.now.saturating_duration_since(at) < self.lobby.rules.visitor_timeout;
+        let lately = |at| cx.now.saturating_duration_since(at) < self.lobby.rules().visitor_timeout;
         let is_asked = self.asked.is_some_and(|(_, at)| lately(at));
         if self.mode == Mode::Mux || self.packets.is_joined() || is_asked {
             return;
@@ -157,7 +157,7 @@ impl Datagrams {
 
     fn forget_flows(&mut self) {
         self.packets.forget();
-        self.flows = Flows::new(self.lobby.rules.max_visitors);
+        self.flows = Flows::new(self.lobby.rules().max_visitors);
         self.places.clear();
     }
 
@@ -194,7 +194,7 @@ impl Datagrams {
     }
 
     fn sweep(&mut self, cx: &mut Cx<'_>) {
-        let idle = self.lobby.rules.udp_idle_timeout;
+        let idle = self.lobby.rules().udp_idle_timeout;
         while let Some((_, uuid)) = self.flows.expire(cx.now, idle) {
             self.places.remove(&uuid);
             self.packets.send(uuid, Body::Reset, cx);

@@ -56,7 +56,7 @@ impl Desk {
     /// A connection comes: its place in the order, and who must go for it. The oldest goes, not the
     /// newest, so that silent ones keep nobody out.
     pub(super) fn arrive(&mut self, handle: Handle) -> (u64, Option<Handle>) {
-        let full = self.unproved.len() >= self.lobby.rules.max_unproved;
+        let full = self.unproved.len() >= self.lobby.rules().max_unproved;
         let oldest = match full {
             true => self.unproved.pop_first().map(|(_, handle)| handle),
             false => None,
@@ -106,7 +106,7 @@ impl Desk {
 
     /// Sweeps for contradictions; for tests.
     pub(super) fn check(&self) {
-        let rules = &self.lobby.rules;
+        let rules = self.lobby.rules();
         assert!(self.unproved.len() <= rules.max_unproved);
         assert!(self.clients <= rules.max_clients);
         assert!(self.waiting <= rules.max_waiting);

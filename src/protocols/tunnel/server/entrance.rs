@@ -77,7 +77,7 @@ impl Entrance {
         if let Some(oldest) = oldest {
             cx.post(oldest, Mail::new(Word::MakeRoom));
         }
-        cx.arm(DEADLINE, self.lobby.rules.handshake_timeout);
+        cx.arm(DEADLINE, self.lobby.rules().handshake_timeout);
         self.stage = Stage::Hello;
         Ok(())
     }
@@ -180,7 +180,8 @@ impl Entrance {
         cx: &mut Cx<'_>,
     ) -> Result<(), Close> {
         let lobby = Arc::clone(&self.lobby);
-        let token = &lobby.rules.token;
+        let rules = lobby.rules();
+        let token = &rules.token;
         if !answer.is_proved(token, challenge) {
             return self.refuse(conn, cx);
         }
@@ -190,7 +191,7 @@ impl Entrance {
             Claim::Control => {
                 let full = {
                     let mut desk = self.desk.borrow_mut();
-                    let full = desk.clients >= lobby.rules.max_clients;
+                    let full = desk.clients >= lobby.rules().max_clients;
                     desk.clients += usize::from(!full);
                     full
                 };
@@ -233,7 +234,7 @@ impl Entrance {
         }
         // It stays among the unproved meanwhile.
         self.stage = Stage::Late(conn);
-        cx.arm(DEADLINE, PENANCE.min(self.lobby.rules.handshake_timeout));
+        cx.arm(DEADLINE, PENANCE.min(self.lobby.rules().handshake_timeout));
         Ok(())
     }
 

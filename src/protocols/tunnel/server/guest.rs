@@ -73,7 +73,7 @@ impl Guest {
             mux.is_known(self.uuid)
         };
         self.state = State::Framed(conn);
-        let rules = &self.lobby.rules;
+        let rules = self.lobby.rules();
         let first = if known {
             rules.idle_timeout
         } else {
@@ -106,7 +106,7 @@ impl Guest {
             .borrow_mut()
             .move_guest(self.uuid, Some(ticket), cx);
         cx.pause(conn);
-        cx.arm(PATIENCE, self.lobby.rules.visitor_timeout);
+        cx.arm(PATIENCE, self.lobby.rules().visitor_timeout);
         self.state = State::Moving(Moving {
             conn,
             data: None,
@@ -194,7 +194,7 @@ impl Guest {
         if !known {
             return Err(unreachable("backend_timeout"));
         }
-        let most = self.lobby.rules.idle_timeout;
+        let most = self.lobby.rules().idle_timeout;
         if silent >= most {
             return Err(Close::own(Cause::Deadline("idle")));
         }

@@ -5,6 +5,7 @@
 //! for both transports; one hall for each core.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -17,10 +18,11 @@ use super::Rules;
 use super::words::enter;
 use crate::reactor::Handle;
 use crate::relay::Flows;
+use crate::session::Current;
 
 /// What the cores share.
 pub(super) struct Lobby {
-    pub(super) rules: Rules,
+    rules: Current<Rules>,
     pub(super) tickets: Tickets,
     random: SystemRandom,
     /// The hall of each core, as far as it is there.
@@ -38,7 +40,7 @@ impl Lobby {
         let per_client = 2 * (rules.max_waiting + rules.max_services * rules.pool);
         Self {
             tickets: Tickets::new(MOST_TICKETS, per_client.min(MOST_TICKETS)),
-            rules,
+            rules: Current::new(rules),
             random: SystemRandom::new(),
             halls: Mutex::new(vec![None; cores]),
             places: Mutex::default(),
@@ -46,6 +48,17 @@ impl Lobby {
             visitors: AtomicUsize::new(0),
             most_visitors: (connections.saturating_mul(2) / 5).max(1),
         }
+    }
+
+    /// What holds at present.
+    pub(super) fn rules(&self) -> Arc<Rules> {
+        self.rules.value()
+    }
+
+    /// Has other rules hold, for what comes from now on. Those that are fixed stay.
+    pub(super) fn renew(&self, rules: Rules) {
+        let lease = self.rules().lease;
+        self.rules.set(Rules { lease, ..rules });
     }
 
     /// Random bytes for secrets; none where the system gives none.

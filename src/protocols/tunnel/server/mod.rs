@@ -105,6 +105,10 @@ impl Server {
         Self { lobby }
     }
 
+    pub(super) fn renew(&self, config: &Config, ground: &Ground) {
+        self.lobby.renew(Rules::new(config, ground));
+    }
+
     pub(super) fn office(&self, core: u8) -> Office {
         let desk = Desk::new(Arc::clone(&self.lobby), core);
         Office(Rc::new(RefCell::new(desk)))
@@ -122,6 +126,8 @@ impl Office {
     pub(super) fn hall(&self) -> Resident {
         Resident {
             name: "tunnel".to_owned(),
+            // It has the listeners of all services, whatever else changes.
+            tenure: 0,
             session: Box::new(Hall::new(Rc::clone(&self.0))),
         }
     }

@@ -112,7 +112,7 @@ impl Control {
             return Err(Refusal::AlreadyExposed);
         }
         let number = self.last.checked_add(1);
-        let full = self.services.len() >= self.lobby.rules.max_services;
+        let full = self.services.len() >= self.lobby.rules().max_services;
         let number = number.filter(|_| !full).ok_or(Refusal::TooManyServices)?;
         let owner = owner(&self.client, &name);
         if self.lobby.is_void(&owner, expose.epoch) {
@@ -184,7 +184,7 @@ impl Control {
     }
 
     fn leased(&mut self, number: u16, lease: Lease, cx: &mut Cx<'_>) {
-        let most = self.lobby.rules.max_visitors;
+        let most = self.lobby.rules().max_visitors;
         let client = self.client;
         let Some(service) = self.services.get_mut(&number) else {
             return;
@@ -247,7 +247,7 @@ impl Control {
             (service.server, &service.share, service.lease())
         {
             let share = Arc::clone(share);
-            let [at, _] = self.lobby.rules.addresses(lease.port);
+            let [at, _] = self.lobby.rules().addresses(lease.port);
             let sharing = match service.is_direct() {
                 true => Sharing::First,
                 false => Sharing::Alone,
@@ -274,7 +274,7 @@ impl Control {
                     false => Vec::new(),
                 };
                 service.stage = Stage::Joining(lease, others.len());
-                let [at, _] = self.lobby.rules.addresses(lease.port);
+                let [at, _] = self.lobby.rules().addresses(lease.port);
                 for hall in &others {
                     if let Some(share) = &service.share {
                         let (share, sharing) = (Arc::clone(share), Sharing::Join);
@@ -371,7 +371,7 @@ impl Control {
         };
         let Some(lease) = service.lease() else { return };
         service.stage = Stage::Open(lease);
-        let rules = &self.lobby.rules;
+        let rules = self.lobby.rules();
         let [_, public] = rules.addresses(lease.port);
         let (handle, client, name) = (cx.handle, self.client, &service.name);
         let (transport, known) = (service.transport, ["new", "renewed"]);

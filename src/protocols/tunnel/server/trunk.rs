@@ -68,7 +68,7 @@ impl Trunk {
     }
 
     fn admit(&mut self, peer: SocketAddr, cx: &Cx<'_>) -> Option<(Uuid, Guest)> {
-        let most = self.lobby.rules.max_waiting;
+        let most = self.lobby.rules().max_waiting;
         if self.waiting.len() >= most {
             // Some of them may have left.
             let mux = self.mux.borrow();

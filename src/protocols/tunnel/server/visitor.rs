@@ -41,7 +41,7 @@ impl Visitor {
         peer: SocketAddr,
     ) -> Option<Self> {
         let mut here = desk.borrow_mut();
-        if here.waiting >= here.lobby.rules.max_waiting || !share.enter() {
+        if here.waiting >= here.lobby.rules().max_waiting || !share.enter() {
             return None;
         }
         if !here.lobby.enter() {
@@ -61,7 +61,10 @@ impl Visitor {
     fn begin(&mut self, conn: ConnKey, cx: &mut Cx<'_>) -> Result<(), Close> {
         let (uuid, timeout) = {
             let desk = self.desk.borrow();
-            (desk.lobby.uuid(desk.core), desk.lobby.rules.visitor_timeout)
+            (
+                desk.lobby.uuid(desk.core),
+                desk.lobby.rules().visitor_timeout,
+            )
         };
         let Some(uuid) = uuid else {
             return Err(Close::own(Cause::Overload("no random bytes")));
