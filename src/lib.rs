@@ -15,7 +15,8 @@
 //!
 //! ```text
 //!   main: arguments, configuration, boot, waits           log: lines to stderr
-//!   signals: SIGTERM, SIGINT, SIGHUP                       ^ bounded channel, from all threads
+//!   signals: SIGTERM, SIGINT, SIGHUP, SIGUSR1              ^ bounded channel, from all threads
+//!   access log: records to a file, where there is one      ^ bounded queue, from all workers
 //!   watchdog: looks whether all loops go round, if systemd has one
 //!   admin: HTTP on a poll of its own; orders to workers, errands to control, wishes to reload, all
 //!      │      answered by bell
@@ -43,6 +44,7 @@
 //! | the gateway's directory of endpoints and ids | read and written by workers, at dials and comings and goings | one entry for each endpoint, connection and reserved id |
 //! | [`store::Memory`] | written by control, read by workers | `max_records`, `max_bytes`; the update is refused |
 //! | [`control::resolver::Names`] | written by control, read by workers | 4,096 hosts; the oldest answer leaves |
+//! | [`net::Throttle`], a bucket of bytes each way for each limit | all workers | one for each limited route, listener and service; [`net::Sources`] as many as addresses are relayed for, twice |
 //! | [`net::Quota`] | all workers | `max_connections`; the listener rests, a socket for datagrams is refused |
 //! | [`reactor::Pulse`] | beaten by workers and control, read by the watchdog | one for each loop |
 //! | [`worker::Phase`] | signals and the admin thread to workers | three values |
@@ -53,6 +55,7 @@
 //! | [`control::Errand`], and its answer | the admin thread to control, and back | as a question; 1,024 answers |
 //! | [`stats::Counters`] | each written by its worker, read by the admin thread and at the end | one set per core |
 //! | log lines | all to the log thread | 4,096; counted as lost |
+//! | records of sessions ([`worker::AccessQueue`]) | all workers to the access log's writer | 4,096 and 1 MiB; counted as lost |
 //!
 //! Relayed bytes, datagrams, timers and sessions never leave the core that took them in. Frames between
 //! endpoints of different cores do, in letters: a run of frames each, as much as the other side has

@@ -14,6 +14,7 @@
 //!
 //! Everything that can be wrong with the machine is found here, before the first connection.
 
+mod access;
 mod boot;
 pub mod expose;
 mod listeners;
@@ -67,6 +68,8 @@ pub enum StartError {
     Listen(Listen, io::Error),
     /// The store could not be opened.
     Store(OpenError),
+    /// The access log could not be opened.
+    AccessLog(PathBuf, io::Error),
     /// The address file could not be written.
     AddressFile(PathBuf, io::Error),
     /// The system refused something that every start needs.
@@ -81,14 +84,15 @@ impl StartError {
         match self {
             Self::NothingToServe => 78,
             Self::Store(error) => error.exit_code(),
-            Self::Listen(_, error) | Self::AddressFile(_, error) | Self::System(_, error) => {
-                match error.kind() {
-                    io::ErrorKind::AddrInUse => 75,
-                    io::ErrorKind::PermissionDenied => 77,
-                    _ if is_shortage(error) => 75,
-                    _ => 1,
-                }
-            }
+            Self::Listen(_, error)
+            | Self::AccessLog(_, error)
+            | Self::AddressFile(_, error)
+            | Self::System(_, error) => match error.kind() {
+                io::ErrorKind::AddrInUse => 75,
+                io::ErrorKind::PermissionDenied => 77,
+                _ if is_shortage(error) => 75,
+                _ => 1,
+            },
             Self::Thread(_) => 1,
         }
     }
@@ -113,6 +117,9 @@ impl fmt::Display for StartError {
                 write!(f, "{at} cannot listen on {}{purpose}: {error}", at.address)
             }
             Self::Store(error) => error.fmt(f),
+            Self::AccessLog(path, error) => {
+                write!(f, "cannot open the access log {}: {error}", path.display())
+            }
             Self::AddressFile(path, error) => {
                 write!(
                     f,

@@ -21,9 +21,11 @@ mod close;
 mod datagrams;
 mod mail;
 mod role;
+mod word;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use crate::net::Sharing;
@@ -34,10 +36,11 @@ pub use role::{
     Current, Ground, Listen, Protocol, Resident, Role, RouteRow, Seat, Service, Transport, alike,
     same_role,
 };
+pub use word::{Word, quote};
 
 use crate::buffer::Ring;
 use crate::control::{Command, Reply};
-use crate::net::{ConnKey, ListenerKey, SocketKey, Train};
+use crate::net::{ConnKey, ListenerKey, SocketKey, Throttle, Train};
 use crate::reactor::Handle;
 use crate::stats::Metric;
 
@@ -48,7 +51,8 @@ pub trait Session {
     fn handle(&mut self, event: Event<'_>, cx: &mut Cx<'_>) -> Result<(), Close>;
 
     /// Appends ` key=value` words that say what this session is about, for its log line. Never a
-    /// secret, never payload.
+    /// secret, never payload; a value that a peer has chosen, or anybody who may use spaces, is written
+    /// as a [`Word`].
     fn describe(&self, out: &mut String);
 
     /// Which of its role's routes it goes by, by the name and the field of [`RouteRow`]: it drains when
@@ -256,6 +260,10 @@ pub enum Action {
     },
     /// See [`Cx::relay`] and [`Cx::relay_within`].
     Relay(ConnKey, ConnKey, Option<Silence>),
+    /// See [`Cx::pace`].
+    Pace(ConnKey, ConnKey, Vec<Arc<Throttle>>),
+    /// See [`Cx::pace_one`].
+    PaceOne(ConnKey, usize, Vec<Arc<Throttle>>),
     /// See [`Cx::finish`].
     Finish(ConnKey),
     /// See [`Cx::resume`].
@@ -413,6 +421,19 @@ impl<'a> Cx<'a> {
     /// [`Cx::relay`] with its own bounds of silence instead of the server's idle timeout.
     pub fn relay_within(&mut self, a: ConnKey, b: ConnKey, silence: Silence) {
         self.actions.push(Action::Relay(a, b, Some(silence)));
+    }
+
+    /// Has these throttles limit how fast two connections of this session are read, `a` by their first
+    /// way and `b` by their second, whatever reads them; for a relay, before it begins. The limit of
+    /// the source address comes on top, and is there for every relay without a word.
+    pub fn pace(&mut self, a: ConnKey, b: ConnKey, throttles: Vec<Arc<Throttle>>) {
+        self.actions.push(Action::Pace(a, b, throttles));
+    }
+
+    /// Has these throttles limit how fast one connection of this session is read, by their way of that
+    /// number; without its source's.
+    pub fn pace_one(&mut self, conn: ConnKey, way: usize, throttles: Vec<Arc<Throttle>>) {
+        self.actions.push(Action::PaceOne(conn, way, throttles));
     }
 
     /// Sends the end of the stream after what is queued; reading goes on.

@@ -47,6 +47,10 @@ pub enum Metric {
     /// Datagrams dropped: received cut or for a session that has gone, or not sent because there was
     /// no room or the system refused them.
     DatagramsDropped,
+    /// Times that a connection with bytes to read had to wait for its pace.
+    PaceWaits,
+    /// Microseconds of that.
+    PaceWaited,
     /// Questions that the control thread had no room for.
     Unasked,
     /// Log lines not written because there were too many of their kind.
@@ -219,6 +223,19 @@ impl RoleCounters {
 fn raise(value: &AtomicU64, count: u64) {
     let sum = value.load(Ordering::Relaxed).wrapping_add(count);
     value.store(sum, Ordering::Relaxed);
+}
+
+/// Lines that the log's own thread had no room for, in the whole process.
+static LOST_LINES: AtomicU64 = AtomicU64::new(0);
+
+/// Counts a line that was lost on its way to the log.
+pub fn lose_line() {
+    LOST_LINES.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How many were.
+pub fn lost_lines() -> u64 {
+    LOST_LINES.load(Ordering::Relaxed)
 }
 
 /// A counter's sum over all cores.

@@ -6,7 +6,7 @@ use super::Grounds;
 use super::response::Response;
 use super::status::whole_figure;
 use crate::control::PoolFigures;
-use crate::stats::{self, About, Counters, Gauge, Reason, RoleFigures, Source, TABLE};
+use crate::stats::{self, About, Counters, Gauge, Metric, Reason, RoleFigures, Source, TABLE};
 
 /// `/metrics`; without series of pools when the control thread has not answered.
 pub(super) fn response(grounds: &Grounds, pools: &[PoolFigures]) -> Response {
@@ -62,6 +62,14 @@ fn series(
         }
         // Written by who has called.
         Source::Reloads => {}
+        Source::LogDropped => {
+            let lines = stats::sum(cores.iter().copied(), Metric::Unlogged) + stats::lost_lines();
+            let records = whole(Gauge::AccessDropped);
+            writeln!(
+                out,
+                "{name}{{log=\"server\"}} {lines}\n{name}{{log=\"access\"}} {records}"
+            )?;
+        }
         Source::Whole(Gauge::Build) => {
             writeln!(out, "{name}{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))?;
         }
@@ -109,7 +117,6 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::stats::Metric;
 
     #[test]
     fn every_metric_is_told_once_with_its_type_and_no_series_twice() {

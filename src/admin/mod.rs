@@ -62,7 +62,7 @@ use crate::reactor::{Address, Bell, Mailbox, mailbox};
 use crate::stats::Counters;
 use crate::store::Memory;
 use crate::sys;
-use crate::worker::{self, Order, Phase};
+use crate::worker::{self, AccessTally, Order, Phase};
 
 /// What the admin address tells of and acts on.
 pub struct Grounds {
@@ -84,6 +84,8 @@ pub struct Grounds {
     pub memory: Memory,
     /// The server's places.
     pub quota: Arc<Quota>,
+    /// What is known of the access log.
+    pub access: Arc<AccessTally>,
     /// The server's phase.
     pub phase: Arc<Phase>,
     /// Has the server drain.

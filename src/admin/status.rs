@@ -1,5 +1,6 @@
 //! What is told as JSON.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde_json::{Map, Value, json};
@@ -136,6 +137,9 @@ pub(super) fn whole_figure(grounds: &Grounds, what: Gauge) -> f64 {
         Gauge::Workers => grounds.counters.len() as f64,
         Gauge::MostConnections => grounds.quota.most() as f64,
         Gauge::Places => grounds.quota.used().min(grounds.quota.most()) as f64,
+        Gauge::AccessWritten => grounds.access.written.load(Ordering::Relaxed) as f64,
+        Gauge::AccessDropped => grounds.access.dropped.load(Ordering::Relaxed) as f64,
+        Gauge::AccessFailed => grounds.access.failed.load(Ordering::Relaxed) as f64,
         Gauge::StoreRecords => grounds.memory.records() as f64,
         Gauge::StoreBytes => grounds.memory.bytes() as f64,
         Gauge::Configured => grounds.panel.configured().as_secs_f64(),

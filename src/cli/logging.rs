@@ -19,6 +19,7 @@ use log::LevelFilter;
 
 use super::flags::{Command, Usage};
 use crate::config::{nearest, plain};
+use crate::stats;
 
 /// The running log. Dropping it writes what is still waiting, for at most a second.
 pub(super) struct Logging {
@@ -102,6 +103,7 @@ impl Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.lines.try_send(Message::Line(line.into())).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
+            stats::lose_line();
         }
         Ok(line.len())
     }

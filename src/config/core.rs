@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::key::BANDWIDTH;
 use super::{Admin, Key, Kind, Settings};
 
 /// The server's own part of the configuration.
@@ -20,6 +21,8 @@ pub struct Core {
     pub pipe_size: u64,
     /// How long an idle worker polls before it sleeps.
     pub spin: Duration,
+    /// Where the access log goes, and how its records are written.
+    pub access_log: AccessLog,
     /// What protects the machine.
     pub limits: Limits,
     /// Where it tells of itself.
@@ -38,6 +41,54 @@ pub enum Way {
     Splice,
 }
 
+/// The log of sessions: a record for each that has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccessLog {
+    /// Where it goes.
+    pub target: AccessTarget,
+    /// How its records are written.
+    pub format: LogFormat,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AccessTarget {
+    /// Nowhere: no record is made.
+    #[default]
+    Off,
+    /// To the server's standard output.
+    Stdout,
+    /// To this file, or pipe.
+    File(PathBuf),
+}
+
+/// How a record of the access log is written, each on one line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Words `key=value`.
+    #[default]
+    Text,
+    /// A JSON object.
+    Json,
+}
+
+impl AccessLog {
+    fn read(settings: &mut Settings) -> Self {
+        let target = settings.path("access_log");
+        Self {
+            target: match target.to_str() {
+                Some("off") => AccessTarget::Off,
+                Some("stdout") => AccessTarget::Stdout,
+                _ => AccessTarget::File(target),
+            },
+            format: match settings.choice("log_format") {
+                "json" => LogFormat::Json,
+                _ => LogFormat::Text,
+            },
+        }
+    }
+}
+
 /// Bounds that hold for the whole server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
@@ -45,6 +96,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// Open connections from one source address; 0 is no bound.
     pub max_connections_per_ip: usize,
+    /// Bytes a second, each way, of all relays of one source address; 0 is no bound.
+    pub bandwidth_per_ip: u64,
     /// From accept to the end of the handshake, however slowly its bytes come.
     pub handshake_timeout: Duration,
     /// For one attempt to connect to one address.
@@ -89,9 +142,11 @@ impl Core {
             },
             pipe_size: settings.size("pipe_size"),
             spin: settings.time("spin"),
+            access_log: AccessLog::read(settings),
             limits: Limits {
                 max_connections: settings.count("limits.max_connections"),
                 max_connections_per_ip: settings.count("limits.max_connections_per_ip"),
+                bandwidth_per_ip: settings.size("limits.bandwidth_per_ip"),
                 handshake_timeout: settings.time("limits.handshake_timeout"),
                 connect_timeout: settings.time("limits.connect_timeout"),
                 idle_timeout: settings.time("limits.idle_timeout"),
@@ -182,6 +237,22 @@ pub const KEYS: &[Key] = &[
     .flag("spin")
     .fixed(),
     Key::new(
+        "access_log",
+        Kind::Output,
+        "off",
+        "a record for each session that has ended: off, stdout or a file, reopened on SIGUSR1",
+    )
+    .fixed()
+    .flag("access-log"),
+    Key::new(
+        "log_format",
+        Kind::Choice(&["text", "json"]),
+        "text",
+        "how the access log's records are written: words key=value, or a JSON object",
+    )
+    .fixed()
+    .flag("log-format"),
+    Key::new(
         "limits.max_connections",
         CONNECTIONS,
         "0",
@@ -195,6 +266,13 @@ pub const KEYS: &[Key] = &[
         "open connections from one source address; 0 is no bound",
     )
     .flag("max-connections-per-ip"),
+    Key::new(
+        "limits.bandwidth_per_ip",
+        BANDWIDTH,
+        "0",
+        "bytes a second each way for all relays of one source address; 0 is no bound",
+    )
+    .flag("bandwidth-per-ip"),
     Key::new(
         "limits.handshake_timeout",
         TIMEOUT,

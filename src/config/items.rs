@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::mistake::beside;
-use super::read::{Raw, choice, count, switch, time};
+use super::read::{Raw, bytes, choice, count, switch, time};
 use super::settings::{Given, Traffic};
-use super::{Entry, Item, Kind, Secret, Settings, Value, address, plain};
+use super::{BANDWIDTH, Entry, Item, Kind, Secret, Settings, Value, address, plain};
 
 impl Settings {
     /// The entries of such a table, in the order of the file.
@@ -155,6 +155,12 @@ impl Settings {
     /// A whole number within the bounds of this [`Kind::Count`].
     pub fn count_of(&mut self, item: &Item, name: &str, kind: &Kind) -> Option<usize> {
         self.item_of(item, name, |raw| count(kind, raw))
+    }
+
+    /// A bandwidth limit in bytes a second; 0, which is none, where what is there is no such thing.
+    pub fn bandwidth_of(&mut self, item: &Item, name: &str) -> u64 {
+        let read = |raw: Raw<'_>| bytes(&BANDWIDTH, raw);
+        self.item_of(item, name, read).unwrap_or_default()
     }
 
     /// A duration within the bounds of this [`Kind::Time`].

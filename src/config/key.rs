@@ -53,6 +53,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// A path, relative to the directory in which the server was started.
     Path,
+    /// A file's path, or a word for what is written instead.
+    Output,
     /// A range of ports, such as `20000-29999`.
     Ports,
     /// An IP address without a port.
@@ -71,6 +73,12 @@ pub enum Kind {
     /// Any number of tables with the same keys, written as `[[path]]`; its room reads what is below.
     TableList,
 }
+
+/// Bytes by the second; 0 is no limit.
+pub const BANDWIDTH: Kind = Kind::Size {
+    least: 0,
+    most: 1 << 40,
+};
 
 impl Key {
     /// A key that only the file can set; [`Key::flag`] and [`Key::short`] open more ways.
@@ -144,6 +152,7 @@ impl Key {
             | Kind::Time { .. }
             | Kind::Choice(_)
             | Kind::Path
+            | Kind::Output
             | Kind::Ports
             | Kind::Ip
             | Kind::Secret => format!(r#""{text}""#),
@@ -161,6 +170,7 @@ impl Kind {
             Kind::Time { .. } => "TIME",
             Kind::Choice(_) => "KIND",
             Kind::Path => "DIR",
+            Kind::Output => "FILE",
             Kind::Ports => "RANGE",
             Kind::Ip => "IP",
             Kind::Texts => "TEXT",
@@ -185,6 +195,7 @@ impl Kind {
                 format!("one of: {}", words.join(", "))
             }
             Kind::Path => r#"a path, such as "data""#.to_owned(),
+            Kind::Output => r#""off", "stdout" or a file's path"#.to_owned(),
             Kind::Ports => r#"a range of ports, such as "20000-29999""#.to_owned(),
             Kind::Ip => r#"an IP address, such as "192.0.2.1""#.to_owned(),
             Kind::Texts => "a list of texts".to_owned(),

@@ -32,12 +32,14 @@ mod told;
 mod value;
 
 pub use self::admin::{Admin, KEYS as ADMIN_KEYS};
-pub use self::core::{Core, KEYS, Limits, Way};
+pub use self::core::{AccessLog, AccessTarget, Core, KEYS, Limits, LogFormat, Way};
 pub use file::{Entry, Item, Value};
-pub use key::{Key, Kind, variable};
+pub use key::{BANDWIDTH, Key, Kind, variable};
 pub use mistake::{Mistake, Place, Position, plain};
 pub use nearest::nearest;
 pub use secret::Secret;
 pub use settings::{Settings, Traffic};
 pub use told::{Told, changes};
-pub use value::{address, duration, ports, show_duration, show_ports, show_size, size};
+pub use value::{
+    address, duration, ports, show_bandwidth, show_duration, show_ports, show_size, size,
+};

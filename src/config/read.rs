@@ -30,19 +30,8 @@ impl Settings {
 
     /// A number of bytes.
     pub fn size(&mut self, path: &'static str) -> u64 {
-        self.scalar(path, |key, raw| {
-            let bytes = match raw {
-                Raw::Word(word) => i128::from(size(word)?),
-                Raw::Item(Value::Text(text)) => i128::from(size(text)?),
-                Raw::Item(Value::Number(number)) => *number,
-                raw => return Err(wrong(&key.kind, raw)),
-            };
-            match key.kind {
-                Kind::Size { least, most } => within(bytes, least, most, show_size),
-                _ => Err(wrong(&key.kind, raw)),
-            }
-        })
-        .unwrap_or_default()
+        self.scalar(path, |key, raw| bytes(&key.kind, raw))
+            .unwrap_or_default()
     }
 
     /// A duration.
@@ -264,6 +253,19 @@ pub(super) fn count(kind: &Kind, raw: Raw<'_>) -> Result<usize, String> {
     };
     let number = within(number, least, most, |n| n.to_string())?;
     Ok(usize::try_from(number).unwrap_or(usize::MAX))
+}
+
+pub(super) fn bytes(kind: &Kind, raw: Raw<'_>) -> Result<u64, String> {
+    let bytes = match raw {
+        Raw::Word(word) => i128::from(size(word)?),
+        Raw::Item(Value::Text(text)) => i128::from(size(text)?),
+        Raw::Item(Value::Number(number)) => *number,
+        raw => return Err(wrong(kind, raw)),
+    };
+    match *kind {
+        Kind::Size { least, most } => within(bytes, least, most, show_size),
+        _ => Err(wrong(kind, raw)),
+    }
 }
 
 pub(super) fn time(kind: &Kind, raw: Raw<'_>) -> Result<Duration, String> {

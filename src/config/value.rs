@@ -156,6 +156,14 @@ pub fn show_size(bytes: u64) -> String {
     bytes.to_string()
 }
 
+/// A bandwidth limit in words.
+pub fn show_bandwidth(rate: u64) -> String {
+    match rate {
+        0 => "no limit".to_owned(),
+        rate => format!("{} a second each way", show_size(rate)),
+    }
+}
+
 /// Splits a value into its digits and its unit.
 fn split(text: &str) -> (&str, &str) {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

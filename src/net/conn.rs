@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{Place, Stream};
+use super::{Pace, Place, Stream};
 use crate::buffer::{Pool, Ring};
 use crate::reactor::{Key, SessionKey, TimerKey};
 
@@ -98,6 +98,8 @@ pub struct Care {
     pub low: Option<usize>,
     /// What the system held for the peer when that was last looked at.
     pub in_flight: usize,
+    /// How fast it may be read, if not as fast as it sends.
+    pub pace: Option<Pace>,
 }
 
 /// A connection that waits for room in another's queue.
@@ -172,6 +174,28 @@ impl<S: Stream> Conn<S> {
     /// for room elsewhere.
     pub fn is_held(&self) -> bool {
         self.awaits.is_some() || self.parting || self.rx.len() >= self.hold()
+    }
+
+    /// How fast it may be read, if there is a limit.
+    pub fn pace(&mut self) -> Option<&mut Pace> {
+        self.care.as_mut()?.pace.as_mut()
+    }
+
+    /// True when there is a limit to that.
+    pub fn is_paced(&self) -> bool {
+        self.care.as_ref().is_some_and(|care| care.pace.is_some())
+    }
+
+    /// How many bytes may be read from it now; `None` where there is no limit. Reading that is so
+    /// limited is booked by [`Pace::settle`].
+    pub fn ration(&mut self, now: Instant) -> Option<usize> {
+        let may_read = self.can_read && !self.ended;
+        let pace = self.pace()?;
+        // One that has nothing to read stands in nobody's way.
+        Some(match may_read {
+            true => pace.take(now).unwrap_or(0),
+            false => 0,
+        })
     }
 
     /// One read of up to `blocks` blocks into `rx`.

@@ -228,6 +228,10 @@ impl Stream for TcpStream {
         }
     }
 
+    fn peer(&self) -> Option<SocketAddr> {
+        self.peer_addr().ok()
+    }
+
     fn in_flight(&self) -> usize {
         sys::unacknowledged(self.as_fd()).unwrap_or(0)
     }

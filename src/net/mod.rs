@@ -8,6 +8,7 @@ mod adopted;
 mod conn;
 mod kernel;
 mod listener;
+mod pace;
 mod quota;
 mod udp;
 
@@ -23,6 +24,7 @@ pub use kernel::{
     probe_datagrams,
 };
 pub use listener::{FIRST_REST, Listener, ListenerKey, ListenerMark};
+pub use pace::{Bucket, Pace, Sources, Throttle};
 pub use quota::{Place, Quota};
 pub use udp::{
     Batch, Flushed, Home, Leaving, Line, Outgoing, PLACE, Socket, SocketKey, SocketMark, Train,
@@ -46,6 +48,11 @@ pub trait Stream {
 
     /// How a connect ended: `Ok` when the stream is connected.
     fn connected(&mut self) -> io::Result<()>;
+
+    /// Who the peer is; `None` where that cannot be told.
+    fn peer(&self) -> Option<SocketAddr> {
+        None
+    }
 
     /// How many bytes written here the peer has not acknowledged; 0 where that cannot be told.
     fn in_flight(&self) -> usize;

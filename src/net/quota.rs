@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use super::Sources;
+
 /// The counts, shared by all cores.
 pub struct Quota {
     most: AtomicUsize,
@@ -17,6 +19,7 @@ pub struct Quota {
     used: AtomicUsize,
     /// Empty unless there is a cap for each address; an address leaves with its last connection.
     addresses: Mutex<HashMap<IpAddr, usize>>,
+    sources: Sources,
 }
 
 impl Quota {
@@ -27,7 +30,20 @@ impl Quota {
             most_per_address: AtomicUsize::new(most_per_address),
             used: AtomicUsize::new(0),
             addresses: Mutex::new(HashMap::new()),
+            sources: Sources::new(0),
         }
+    }
+
+    /// The same, with so many bytes a second each way for each address (0 = no cap).
+    #[must_use]
+    pub fn pacing(mut self, rate: u64) -> Self {
+        self.sources = Sources::new(rate);
+        self
+    }
+
+    /// How fast what comes from, and goes to, each address may be relayed.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     /// How many connections the server may hold.

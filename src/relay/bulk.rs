@@ -21,8 +21,13 @@ impl<P> Direction<P> {
         self.loan.is_some()
     }
 
-    /// Splices what the source has into the pipe.
-    pub(super) fn fill_pipe<S>(&mut self, source: &mut Conn<S>, target: &mut Conn<S>) -> Step
+    /// Splices what the source has into the pipe, at most so many bytes.
+    pub(super) fn fill_pipe<S>(
+        &mut self,
+        source: &mut Conn<S>,
+        target: &mut Conn<S>,
+        most: usize,
+    ) -> Step
     where
         S: Stream<Pipe = P>,
     {
@@ -32,7 +37,7 @@ impl<P> Direction<P> {
         if loan.pending > 0 && !target.can_write {
             return Step::Stop(Pumped::Waiting);
         }
-        match source.stream.splice_in(&mut loan.pipe, FILL) {
+        match source.stream.splice_in(&mut loan.pipe, most.min(FILL)) {
             Ok(0) => {
                 source.note_read(0, FILL);
                 Step::Took(0)

@@ -100,6 +100,10 @@ pub struct Means<'a, N: Network> {
     pub way: Way,
     /// The other direction of the pair has ended.
     pub last_way: bool,
+    /// How many bytes the source's pace allows, if it has one.
+    pub ration: Option<usize>,
+    /// How many bytes the pump has taken.
+    pub taken: usize,
 }
 
 /// Why a pump stopped for now.
@@ -109,6 +113,8 @@ pub enum Pumped {
     Waiting,
     /// The turn's byte budget is used up, and there may be more.
     Budget,
+    /// The ration is used up, and there may be more.
+    Paced,
     /// The buffer pool is used up; blocks must come back first.
     Starved,
     /// The direction has ended: the end of the stream was passed on.
@@ -152,7 +158,7 @@ impl<P> Direction<P> {
     }
 
     /// Moves bytes from `source` to `target` until one of them makes it wait, the direction has
-    /// ended, or `budget` bytes have come.
+    /// ended, or `budget` bytes have come, or as many as the ration allows.
     pub fn pump<N>(
         &mut self,
         source: &mut Conn<N::Stream>,
@@ -169,7 +175,10 @@ impl<P> Direction<P> {
         }
         // What the session left unread comes first.
         target.tx.append(&mut source.rx, means.pool);
-        let mut left = budget;
+        let (mut left, spent) = match means.ration {
+            Some(ration) if ration <= budget => (ration, Pumped::Paced),
+            _ => (budget, Pumped::Budget),
+        };
         let pumped = loop {
             if let Err(error) = self.write(target, means) {
                 break Pumped::TargetBroke(error.kind());
@@ -181,17 +190,21 @@ impl<P> Direction<P> {
                 break Pumped::Waiting;
             }
             if left == 0 {
-                break Pumped::Budget;
+                break spent;
             }
-            match self.read(source, target, means) {
-                Step::Took(count) => left = left.saturating_sub(count.max(1)),
+            match self.read(source, target, means, left) {
+                Step::Took(count) => {
+                    left = left.saturating_sub(count.max(1));
+                    means.taken += count;
+                }
                 Step::Stop(pumped) => break pumped,
             }
         };
         // Used up, the budget means that the next turn goes on right here: what is held back leaves
         // with what follows.
         if pumped != Pumped::Budget {
-            self.settle(target, means, budget - left);
+            let took = means.taken;
+            self.settle(target, means, took);
         }
         pumped
     }
@@ -218,12 +231,14 @@ impl<P> Direction<P> {
         self.write_pipe(target)
     }
 
-    /// Takes bytes from the source, by a copy or through a pipe.
+    /// Takes bytes from the source, by a copy or through a pipe; about as many as are `left` of a
+    /// ration, if there is one.
     fn read<N>(
         &mut self,
         source: &mut Conn<N::Stream>,
         target: &mut Conn<N::Stream>,
         means: &mut Means<'_, N>,
+        left: usize,
     ) -> Step
     where
         N: Network,
@@ -233,9 +248,14 @@ impl<P> Direction<P> {
             Mode::Copy { blocks } => blocks,
             Mode::Bulk { .. } => BULK_BLOCKS,
         };
+        // Without a ration, more than the budget may come at once: that costs the others nothing.
+        let (most, blocks) = match means.ration {
+            Some(_) => (left, blocks.min((left / BLOCK).clamp(1, 255) as u8)),
+            None => (usize::MAX, blocks),
+        };
         let splices = matches!(self.mode, Mode::Bulk { .. }) && target.tx.is_empty();
         if splices && self.borrow_pipe(means) {
-            return self.fill_pipe(source, target);
+            return self.fill_pipe(source, target, most);
         }
         self.copy(source, target, means, blocks)
     }

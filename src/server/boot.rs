@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::access::Access;
 use super::listeners::{self, Bound};
 use super::operations::{Operations, Site};
 use super::part::Part;
@@ -27,7 +28,7 @@ use crate::session::{Ground, Listen, Post, Service};
 use crate::stats::{self, Counters, Metric};
 use crate::store::{self, Memory, Store};
 use crate::sys;
-use crate::worker::{Order, Phase};
+use crate::worker::{AccessTally, Order, Phase};
 
 /// Runs the plan until it has drained after a signal.
 ///
@@ -38,7 +39,8 @@ pub fn run(plan: Plan, source: Source) -> Result<(), StartError> {
     let passed = Passed::take(&listens(&plan));
     let running = open(plan, passed, Supervisor::find(), Some(source))?;
     let (stopper, supervisor) = (running.stopper(), Arc::clone(&running.supervisor));
-    let watch = Watch::begin(stopper, supervisor, running.caller.clone())
+    let (reload, reopen) = (running.caller.clone(), running.reopening());
+    let watch = Watch::begin(stopper, supervisor, reload, reopen)
         .map_err(|error| StartError::System("watch signals", error))?;
     running.announce()?;
     let outcome = running.wait();
@@ -65,6 +67,14 @@ impl Running {
     /// What ends it.
     pub fn stopper(&self) -> Stopper {
         self.crew.stopper.clone()
+    }
+
+    /// Has the access log's file opened anew.
+    fn reopening(&self) -> Box<dyn Fn() + Send> {
+        match &self.crew.access {
+            Some(access) => Box::new(access.reopening()),
+            None => Box::new(|| log::info!("SIGUSR1: there is no access log to be opened anew")),
+        }
     }
 
     /// Says where it listens, in the log and in the address file.
@@ -133,7 +143,8 @@ fn open(
     let operations = Operations::bind(&plan.core.admin)?;
     let descriptors = operations.descriptors() + copies(&supervisor, workers, bound.len());
     let most = most_connections(&plan.core, workers, bound.len(), descriptors);
-    let quota = Arc::new(Quota::new(most, limits.max_connections_per_ip));
+    let quota = Quota::new(most, limits.max_connections_per_ip);
+    let quota = Arc::new(quota.pacing(limits.bandwidth_per_ip));
     let told = operations.listens();
     let listens: Vec<_> = bound
         .iter()
@@ -153,7 +164,7 @@ fn open(
     };
     let services = services(&plan, ground, &bound);
     let records = memory.records();
-    let cast = Cast::of(&plan, services.clone(), &bound);
+    let cast = Cast::of(&plan, services.clone(), &bound)?;
 
     let control = |addresses| {
         let control = Control::new(store, resolver, addresses);
@@ -218,6 +229,7 @@ impl Premises {
             questions: crew.questions.clone(),
             memory: self.memory.clone(),
             quota: &self.quota,
+            access: Arc::clone(&crew.tally),
             stopper: &crew.stopper,
         })?;
         let address_file = self.plan.address_file.clone();
@@ -296,6 +308,8 @@ struct Crew {
     watchdog: Option<Watchdog>,
     orders: Vec<Address<Order>>,
     questions: Sender<Request>,
+    access: Option<Access>,
+    tally: Arc<AccessTally>,
 }
 
 impl Crew {
@@ -328,6 +342,8 @@ impl Crew {
             watchdog: None,
             orders: desks.iter().map(|desk| desk.ordering.clone()).collect(),
             questions,
+            access: cast.access,
+            tally: cast.tally,
         };
         for (number, desk) in desks.into_iter().enumerate() {
             let pulse = Arc::new(Pulse::default());
@@ -356,6 +372,7 @@ impl Crew {
                 phase: Arc::clone(&phase),
                 quota: Arc::clone(quota),
                 counters,
+                access: crew.access.as_ref().map(Access::queue),
                 stopper: crew.stopper.clone(),
                 pulse,
             };
@@ -385,6 +402,10 @@ impl Crew {
             if worker.join().is_err() {
                 outcome = Err(StartError::Thread("worker"));
             }
+        }
+        // Every session has its record in the queue by now.
+        if let Some(access) = self.access {
+            access.end();
         }
         // It knows the workers' boxes, and gives up on orders when the server ends.
         if reloader.is_some_and(|reloader| !reloader.end()) {
@@ -467,16 +488,26 @@ struct Cast {
     counted: Vec<&'static str>,
     /// Of each service's sessions that come by no listener.
     names: Vec<&'static str>,
+    /// Where what becomes of them is recorded, and how much of that there is.
+    access: Option<Access>,
+    tally: Arc<AccessTally>,
 }
 
 impl Cast {
-    fn of(plan: &Plan, services: Vec<Arc<dyn Service>>, bound: &[Bound]) -> Self {
+    fn of(
+        plan: &Plan,
+        services: Vec<Arc<dyn Service>>,
+        bound: &[Bound],
+    ) -> Result<Self, StartError> {
         let on = plan.roles.iter().zip(super::protocols());
         let on = on.filter(|(role, _)| role.is_on());
+        let tally = Arc::new(AccessTally::default());
         let mut cast = Self {
             services,
             counted: Vec::new(),
             names: Vec::new(),
+            access: Access::start(&plan.core.access_log, &tally)?,
+            tally,
         };
         for (number, (_, protocol)) in on.enumerate() {
             let own = listeners::roles(bound, number);
@@ -488,7 +519,7 @@ impl Cast {
             }
             cast.names.push(name);
         }
-        cast
+        Ok(cast)
     }
 }
 

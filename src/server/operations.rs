@@ -19,7 +19,7 @@ use crate::reactor::Address;
 use crate::session::{Listen, Transport};
 use crate::stats::Counters;
 use crate::store::Memory;
-use crate::worker::Order;
+use crate::worker::{AccessTally, Order};
 
 /// The admin address's listeners, before it is started.
 pub(super) struct Operations {
@@ -41,6 +41,7 @@ pub(super) struct Site<'a> {
     pub(super) questions: Sender<Request>,
     pub(super) memory: Memory,
     pub(super) quota: &'a Arc<Quota>,
+    pub(super) access: Arc<AccessTally>,
     pub(super) stopper: &'a Stopper,
 }
 
@@ -106,6 +107,7 @@ impl Operations {
             control: site.questions,
             memory: site.memory,
             quota: Arc::clone(site.quota),
+            access: site.access,
             phase: stopper.phase(),
             drain: Box::new(move || {
                 if !stopper.is_ending() {

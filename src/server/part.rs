@@ -17,7 +17,7 @@ use crate::reactor::{Address, Mailbox, Pulse};
 use crate::session::{Post, Service};
 use crate::stats::Counters;
 use crate::sys;
-use crate::worker::{Order, Phase, Setup, Worker};
+use crate::worker::{AccessQueue, Order, Phase, Setup, Worker};
 
 /// What one worker's thread starts with.
 pub(super) struct Part {
@@ -42,6 +42,7 @@ pub(super) struct Part {
     pub(super) phase: Arc<Phase>,
     pub(super) quota: Arc<Quota>,
     pub(super) counters: Arc<Counters>,
+    pub(super) access: Option<AccessQueue>,
     pub(super) stopper: Stopper,
     pub(super) pulse: Arc<Pulse>,
 }
@@ -94,6 +95,9 @@ impl Part {
             roles: self.roles,
         };
         let mut worker = Worker::new(self.kernel, setup, Instant::now());
+        if let Some(access) = self.access {
+            worker.record_to(access);
+        }
         for share in self.listeners {
             let (service, number) = (share.service, share.number);
             let taken = match share.socket {
@@ -121,6 +125,7 @@ impl Part {
                 }
             }
         }
+        worker.close_books();
         self.pulse.end();
         std::mem::forget(guard);
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::reload::Caller;
@@ -23,6 +23,10 @@ pub const SIGNALS: &[(&str, &str)] = &[
         "SIGHUP",
         "Reads the configuration again and puts it in force, as `towpath reload` does; one with mistakes \
          changes nothing. However many come, the readings begin a second apart.",
+    ),
+    (
+        "SIGUSR1",
+        "Opens the access log's file anew, for whoever has renamed the old one.",
     ),
 ];
 
@@ -76,22 +80,25 @@ impl Watch {
     /// SIGTERM and SIGINT drain, the second of them stops; SIGHUP is taken and does nothing, so that a
     /// closed terminal does not end the program.
     pub fn start(stopper: Stopper) -> io::Result<Self> {
-        Self::begin(stopper, Arc::new(Supervisor::none()), None)
+        let reopen = Box::new(|| ());
+        Self::begin(stopper, Arc::new(Supervisor::none()), None, reopen)
     }
 
-    /// The same, and the service manager is told, and SIGHUP reloads.
+    /// The same, and the service manager is told, SIGHUP reloads, and SIGUSR1 has the access log opened anew.
     pub(super) fn begin(
         stopper: Stopper,
         supervisor: Arc<Supervisor>,
         reload: Option<Caller>,
+        reopen: Box<dyn Fn() + Send>,
     ) -> io::Result<Self> {
         // A file-size limit must fail a write, not end the process.
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, libc::SIGXFSZ])?;
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, libc::SIGXFSZ])?;
         let handle = signals.handle();
         let body = move || {
             for signal in signals.forever() {
                 match signal {
                     SIGHUP => reload.iter().for_each(Caller::signal),
+                    SIGUSR1 => reopen(),
                     SIGTERM | SIGINT if stopper.is_ending() => {
                         log::warn!("second signal: stopping at once");
                         stopper.stop();

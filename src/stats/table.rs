@@ -46,6 +46,8 @@ pub enum Source {
     Held(Held),
     /// What is known of the server as a whole.
     Whole(Gauge),
+    /// What the logs have lost, of each.
+    LogDropped,
     /// Sessions begun, of each role.
     RoleOpened,
     /// Sessions that are open, of each role.
@@ -77,6 +79,12 @@ pub enum Gauge {
     MostConnections,
     /// Places taken of those.
     Places,
+    /// Records written to the access log.
+    AccessWritten,
+    /// Records that it has lost.
+    AccessDropped,
+    /// Times that it could not be written.
+    AccessFailed,
     /// Values in the store.
     StoreRecords,
     /// Bytes of ids, sections and values.
@@ -167,6 +175,14 @@ const fn whole(name: &'static str, what: Gauge, help: &'static str) -> About {
         labels: "",
         help,
         source: Source::Whole(what),
+    }
+}
+
+const fn whole_counter(name: &'static str, what: Gauge, help: &'static str) -> About {
+    let kind = Kind::Counter;
+    About {
+        kind,
+        ..whole(name, what, help)
     }
 }
 
@@ -363,9 +379,31 @@ pub const TABLE: &[About] = &[
         "questions that the control thread had no room for",
     ),
     counter(
-        "towpath_log_dropped_total",
-        Metric::Unlogged,
-        "log lines left out because there were too many of their kind",
+        "towpath_bandwidth_waits_total",
+        Metric::PaceWaits,
+        "times that a connection was not read for a while because of a bandwidth limit",
+    ),
+    counter(
+        "towpath_bandwidth_wait_microseconds_total",
+        Metric::PaceWaited,
+        "how long these whiles were in all",
+    ),
+    About {
+        name: "towpath_log_dropped_total",
+        kind: Kind::Counter,
+        labels: "log",
+        help: "lines and records left out: too many of their kind, or their log took none",
+        source: Source::LogDropped,
+    },
+    whole_counter(
+        "towpath_access_records_total",
+        Gauge::AccessWritten,
+        "records written to the access log",
+    ),
+    whole_counter(
+        "towpath_access_errors_total",
+        Gauge::AccessFailed,
+        "times that the access log could not be written",
     ),
     role(
         "towpath_leases",
@@ -404,7 +442,7 @@ mod tests {
     fn every_counter_has_one_entry_and_names_say_what_they_are() {
         let names: HashSet<_> = TABLE.iter().map(|about| about.name).collect();
         assert_eq!(names.len(), TABLE.len());
-        let told = |source: &Source| matches!(source, Source::Count(_));
+        let told = |source: &Source| matches!(source, Source::Count(_) | Source::LogDropped);
         let counted = TABLE.iter().filter(|about| told(&about.source)).count();
         assert_eq!(counted, METRICS);
         for about in TABLE {

@@ -71,8 +71,10 @@ impl<N: Network> Worker<N> {
         let Some(mut conn) = self.conns.remove(key) else {
             return;
         };
-        let stall = conn.care.as_ref().and_then(|care| care.stall);
-        for timer in conn.timer.into_iter().chain(stall) {
+        let care = conn.care.as_ref();
+        let cared = care.map(|care| [care.stall, care.pace.as_ref().and_then(|pace| pace.timer)]);
+        let cared = cared.into_iter().flatten().flatten();
+        for timer in conn.timer.into_iter().chain(cared) {
             self.wheel.cancel(timer);
         }
         let [unread, unsent] = [&conn.rx, &conn.tx].map(|ring| {
@@ -137,6 +139,7 @@ impl<N: Network> Worker<N> {
 
     /// Tells a session of its new connection, and then of what that holds.
     fn announce(&mut self, conn: ConnKey, session: SessionKey, from: Handle, mail: Mail) {
+        self.note_visitor(session, conn);
         self.deliver(session, Event::Handed { conn, from, mail });
         self.pending.push_back(Pending::Resume(conn));
     }

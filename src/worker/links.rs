@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{Pending, TURN_BYTES, Timer, Worker};
-use crate::net::{ConnKey, LinkKey, Network, Stream};
+use crate::net::{Conn, ConnKey, LinkKey, Network, Stream};
 use crate::reactor::SessionKey;
 use crate::relay::{Direction, Link, Means, Pumped, Silence};
 use crate::session::{RelayEnd, Relayed};
@@ -24,6 +24,11 @@ impl<N: Network> Worker<N> {
         if left.link.is_some() || right.link.is_some() {
             return;
         }
+        let is_paced = left.is_paced();
+        self.note_relay(session, [a, b]);
+        if !is_paced && self.setup.quota.sources().are_limited() {
+            self.pace(session, [a, b], Vec::new());
+        }
         let link = Link {
             conns: [a, b],
             session,
@@ -40,8 +45,11 @@ impl<N: Network> Worker<N> {
         let Ok(key) = self.links.insert(link) else {
             return self.end(session, crate::session::Close::own(OVERFULL));
         };
-        left.link = Some((key, 0));
-        right.link = Some((key, 1));
+        for (conn, side) in [(a, 0), (b, 1)] {
+            if let Some(conn) = self.conns.get_mut(conn) {
+                conn.link = Some((key, side));
+            }
+        }
         if let Some(link) = self.links.get_mut(key) {
             let first = link.patience(self.setup.idle_timeout).min(LASTING);
             link.timer = self.wheel.arm(self.now, first, Timer::Idle(key));
@@ -59,6 +67,7 @@ impl<N: Network> Worker<N> {
                 Some((source, pumped)) => match pumped {
                     Pumped::Waiting => {}
                     Pumped::Budget => self.read_again(source),
+                    Pumped::Paced => self.await_portion(source),
                     Pumped::Starved => self.starve(source),
                     Pumped::Ended => self.hasten(key),
                     Pumped::SourceBroke(why) => return self.break_link(key, from, why),
@@ -83,14 +92,21 @@ impl<N: Network> Worker<N> {
         let last_way = link.directions[1 - from].ended;
         let direction = &mut link.directions[from];
         let before = direction.moved;
+        let ration = source.ration(self.now);
         let mut means = Means {
             pool: &mut self.pool,
             pipes: &mut self.pipes,
             network: &mut self.network,
             way: self.setup.way,
             last_way,
+            ration,
+            taken: 0,
         };
         let pumped = direction.pump(source, target, &mut means, TURN_BYTES);
+        let taken = means.taken;
+        if let Some(pace) = source.pace() {
+            pace.settle(taken, pumped == Pumped::Paced, self.now);
+        }
         if direction.moved != before {
             link.active = self.now;
             let moved = direction.moved - before;
@@ -232,6 +248,17 @@ impl<N: Network> Worker<N> {
         let silent = self.now.saturating_duration_since(link.active);
         if silent < idle {
             link.timer = self.wheel.arm(self.now, idle - silent, Timer::Idle(key));
+            return;
+        }
+        // One that is kept waiting here is not silent.
+        let (conns, now) = (link.conns, self.now);
+        let mut waits = |conn| {
+            let conn: Option<&mut Conn<_>> = self.conns.get_mut(conn);
+            conn.and_then(Conn::pace)
+                .is_some_and(|pace| pace.waits(now))
+        };
+        if waits(conns[0]) || waits(conns[1]) {
+            link.timer = self.wheel.arm(now, idle, Timer::Idle(key));
             return;
         }
         link.timer = None;

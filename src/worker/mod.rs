@@ -17,6 +17,7 @@
 //! most once each; `pending` holds what the sessions of one turn gave rise to. Nobody outside ends a
 //! worker: a peer, a full table and a panicking session each end what they touch and no more.
 
+mod access;
 mod care;
 mod datagrams;
 mod handing;
@@ -24,6 +25,8 @@ mod held;
 mod links;
 mod log;
 mod orders;
+mod pacing;
+mod record;
 mod renewal;
 mod residents;
 mod sessions;
@@ -38,6 +41,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
+pub use self::access::{AccessQueue, AccessTally};
 use self::datagrams::{Exchange, News};
 use self::log::Journal;
 use self::orders::Name;
@@ -174,6 +178,8 @@ pub struct Worker<N: Network> {
     /// How many listeners rest.
     resting: usize,
     journal: Journal,
+    /// Where the records of sessions that have ended go, if they are wanted.
+    access: Option<AccessQueue>,
 }
 
 /// What a worker holds besides its listeners, their datagram sockets among them.
@@ -202,6 +208,8 @@ enum Timer {
     /// A peer takes none of the bytes that are queued for it.
     Stall(ConnKey),
     Idle(LinkKey),
+    /// A connection may be read again, by its pace.
+    Paced(ConnKey),
     /// The control thread has still to hear that a session has ended.
     Part(Handle),
     Rest(ListenerKey),
@@ -282,8 +290,14 @@ impl<N: Network> Worker<N> {
             spare_timer: false,
             resting: 0,
             journal: Journal::default(),
+            access: None,
             setup,
         }
+    }
+
+    /// Has a record made of each session that ends from now on.
+    pub fn record_to(&mut self, access: AccessQueue) {
+        self.access = Some(access);
     }
 
     /// One pass of the loop at the time `now` over what became ready.
@@ -403,6 +417,7 @@ impl<N: Network> Worker<N> {
                 Timer::Linger(key) => self.stop_lingering(key),
                 Timer::Stall(key) => self.check_stall(key),
                 Timer::Idle(key) => self.check_idle(key),
+                Timer::Paced(key) => self.portion_due(key),
                 Timer::Part(session) => self.part(session),
                 Timer::Rest(key) => self.rested(key),
                 Timer::Reseat(key) => self.reseat(key),

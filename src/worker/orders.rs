@@ -23,7 +23,7 @@ use std::time::Duration;
 use super::renewal::{Leaving, Renewal, Renewed};
 use super::slot::Slot;
 use super::{Timer, Worker};
-use crate::net::{ConnKey, Kernel, LinkKey, Network, Stream};
+use crate::net::{Conn, ConnKey, Kernel, LinkKey, Network, Stream};
 use crate::reactor::{Address, Handle, SessionKey};
 use crate::session::{Cause, Close};
 use crate::stats::{Held, Metric};
@@ -282,7 +282,7 @@ impl<N: Network> Worker<N> {
                 .is_none_or(|port| peer.is_some_and(|(_, peer)| peer == port))
     }
 
-    fn role_name(&self, slot: &Slot) -> &'static str {
+    pub(super) fn role_name(&self, slot: &Slot) -> &'static str {
         let role = self.setup.counters.role(usize::from(slot.role));
         role.map_or("", |role| role.name())
     }
@@ -303,6 +303,13 @@ impl<N: Network> Worker<N> {
                 words = String::new();
             }
         }
+        let conns = slot.conns.iter().take(MOST_COUNTED);
+        if conns
+            .filter_map(|key| self.conns.get(key))
+            .any(Conn::is_paced)
+        {
+            words.push_str(" limited");
+        }
         Row {
             id: self.handle(key),
             role: self.role_name(slot),
@@ -317,7 +324,7 @@ impl<N: Network> Worker<N> {
     }
 
     /// A session's bytes each way: its relays' where it relays, else what it has taken and sent.
-    fn moved_so_far(&self, slot: &Slot) -> [u64; 2] {
+    pub(super) fn moved_so_far(&self, slot: &Slot) -> [u64; 2] {
         let mut moved = slot.moved;
         for link in self.links_of(slot) {
             if let Some(link) = self.links.get(link) {

@@ -214,6 +214,8 @@ impl<N: Network> Worker<N> {
         match action {
             Action::Connect { to, within, tag } => self.dial(session, to, within, tag),
             Action::Relay(a, b, silence) => self.link(session, a, b, silence),
+            Action::Pace(a, b, throttles) => self.pace(session, [a, b], throttles),
+            Action::PaceOne(conn, way, throttles) => self.pace_one(conn, way, throttles),
             Action::Finish(conn) => self.finish(conn),
             Action::Resume(conn) => {
                 self.offer_later(conn);
@@ -395,6 +397,7 @@ impl<N: Network> Worker<N> {
         }
         self.count_ended(&slot, &close);
         self.write_down(key, &slot, &close);
+        self.record(key, &slot, &close);
         // Whoever learns that it is over, or gets its ports next, can listen on them.
         let listeners = slot
             .own

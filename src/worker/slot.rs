@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::access::Dial;
 use super::held::Held;
 use crate::net::{ListenerKey, Place, SocketKey};
 use crate::reactor::TimerKey;
@@ -26,6 +27,8 @@ pub(super) struct Slot {
     /// What nearly no session has.
     pub(super) own: Option<Box<Own>>,
     pub(super) timers: [Option<TimerKey>; TIMERS],
+    /// Whom it has dialled last; only where there is an access log.
+    pub(super) dial: Option<Box<Dial>>,
     /// Who came; nobody to a session that began by itself.
     pub(super) peer: Option<SocketAddr>,
     pub(super) opened: Instant,
@@ -55,6 +58,7 @@ impl Slot {
             conns: Held::default(),
             own: None,
             timers: [None; TIMERS],
+            dial: None,
             peer: None,
             opened,
             moved: [0; 2],

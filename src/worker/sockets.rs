@@ -11,7 +11,7 @@ use crate::reactor::SessionKey;
 use crate::session::{Cause, Close, Event, Listen};
 use crate::stats::Metric;
 
-use super::{TURN_ACCEPTS, TURN_BYTES};
+use super::TURN_ACCEPTS;
 
 impl<N: Network> Worker<N> {
     /// Takes a bound listener into care. Errors are the poll's.
@@ -317,6 +317,7 @@ impl<N: Network> Worker<N> {
         });
         match dialled {
             Ok(key) => {
+                self.note_dial(session, key, to);
                 let timer = self.wheel.arm(self.now, within, Timer::Connect(key));
                 if let Some(conn) = self.conns.get_mut(key) {
                     conn.timer = timer;
@@ -352,6 +353,7 @@ impl<N: Network> Worker<N> {
                 self.deliver(session, Event::Refused { tag, why });
             }
         } else if let Some(session) = owner {
+            self.note_connected(session, key);
             self.deliver(session, Event::Connected { conn: key, tag });
         }
     }
@@ -405,41 +407,6 @@ impl<N: Network> Worker<N> {
             None => {
                 self.flush(key);
                 self.read(key);
-            }
-        }
-    }
-
-    /// Reads for a session and offers it what came.
-    fn read(&mut self, key: ConnKey) {
-        let mut left = TURN_BYTES;
-        loop {
-            let Some(conn) = self.conns.get_mut(key) else {
-                return;
-            };
-            if conn.link.is_some() {
-                return self.advance(key); // The session has joined it to another meanwhile.
-            }
-            if !conn.can_read || conn.is_held() {
-                return;
-            }
-            if left == 0 {
-                return self.read_again(key);
-            }
-            // A first read is most often all there is; after a full one, more is taken at once.
-            let blocks = if left == TURN_BYTES { 1 } else { 4 };
-            match conn.read(&mut self.pool, blocks) {
-                None => return self.starve(key),
-                Some(Ok(count)) => {
-                    left = left.saturating_sub(count.max(1));
-                    let (ended, way) = (conn.ended, usize::from(conn.dialled));
-                    if let Some(owner) = conn.owner {
-                        self.book(owner, way, count);
-                    }
-                    if count > 0 || ended {
-                        self.offer(key);
-                    }
-                }
-                Some(Err(error)) => return self.lose(key, error.kind()),
             }
         }
     }
@@ -548,8 +515,11 @@ impl<N: Network> Worker<N> {
         if let Some(timer) = conn.timer {
             self.wheel.cancel(timer);
         }
-        if let Some(timer) = conn.care.as_ref().and_then(|care| care.stall) {
-            self.wheel.cancel(timer);
+        if let Some(care) = &conn.care {
+            let paced = care.pace.as_ref().and_then(|pace| pace.timer);
+            for timer in care.stall.into_iter().chain(paced) {
+                self.wheel.cancel(timer);
+            }
         }
         if let Some(owner) = conn.owner
             && let Some(slot) = self.sessions.get_mut(owner)

@@ -11,9 +11,11 @@
 mod support;
 
 mod access;
+mod access_log;
 mod admin;
 mod auth;
 mod backends;
+mod bandwidth;
 mod bulk;
 mod chain;
 mod clients;

@@ -37,6 +37,7 @@ pub fn house(seed: u64, shape: Shape, routes: Vec<Route>) -> House {
         let limits = Limits {
             max_connections: 0,
             max_connections_per_ip: 0,
+            bandwidth_per_ip: 0,
             handshake_timeout: HANDSHAKE,
             connect_timeout: CONNECT,
             idle_timeout: IDLE,
@@ -70,6 +71,7 @@ pub fn route(name: &str, targets: &[(&str, u16)]) -> Route {
     Route {
         name: name.into(),
         token: None,
+        bandwidth: 0,
         fields: vec![("default".into(), targets.iter().map(target).collect())],
     }
 }

@@ -24,6 +24,7 @@ mod leases;
 mod letters;
 mod node;
 mod orders;
+mod pacing;
 mod random;
 mod renewal;
 mod row;

@@ -87,6 +87,7 @@ fn house(seed: u64, shape: Shape, change: impl FnOnce(&mut Config)) -> House {
         let limits = Limits {
             max_connections: 0,
             max_connections_per_ip: 0,
+            bandwidth_per_ip: 0,
             handshake_timeout: HANDSHAKE,
             connect_timeout: CONNECT,
             idle_timeout: IDLE,

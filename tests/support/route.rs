@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 pub struct Route {
     name: String,
     token: String,
+    bandwidth: Option<String>,
     fields: Vec<(String, Vec<(String, String)>)>,
 }
 
@@ -21,6 +22,12 @@ impl Route {
 
     pub fn token(mut self, token: &str) -> Self {
         self.token = token.into();
+        self
+    }
+
+    /// Its bytes a second, as the file writes them.
+    pub fn bandwidth(mut self, rate: &str) -> Self {
+        self.bandwidth = Some(rate.into());
         self
     }
 
@@ -48,8 +55,14 @@ impl Route {
     }
 
     pub fn toml(&self) -> String {
-        let mut text = format!("[routes.{:?}]\ntoken = {:?}\n", self.name, self.token);
-        let _ = writeln!(text, "[routes.{:?}.hosts]", self.name);
+        // TOML escapes as JSON does.
+        let quoted = |text: &String| serde_json::to_string(text).unwrap();
+        let name = quoted(&self.name);
+        let mut text = format!("[routes.{name}]\ntoken = {:?}\n", self.token);
+        if let Some(rate) = &self.bandwidth {
+            let _ = writeln!(text, "bandwidth = {rate:?}");
+        }
+        let _ = writeln!(text, "[routes.{name}.hosts]");
         for (field, targets) in &self.fields {
             let tables: Vec<String> = targets
                 .iter()
@@ -59,7 +72,7 @@ impl Route {
                 [one] => one.clone(),
                 many => format!("[{}]", many.join(", ")),
             };
-            let _ = writeln!(text, "{field:?} = {value}");
+            let _ = writeln!(text, "{} = {value}", quoted(field));
         }
         text
     }

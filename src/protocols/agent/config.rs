@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::{
-    Entry, Item, Key, Kind, Secret, Settings, Value, plain, show_duration, show_size,
+    Entry, Item, Key, Kind, Secret, Settings, Value, plain, show_bandwidth, show_duration,
+    show_size,
 };
 use crate::session::RouteRow;
 use crate::store;
@@ -37,6 +38,8 @@ pub struct Route {
     pub name: String,
     /// What a client must send with it; none is not checked.
     pub token: Option<Secret>,
+    /// Bytes a second, each way, of all its relays together; 0 is no limit.
+    pub bandwidth: u64,
     /// Field -> its hosts, in the order of the file. No list is empty and no field occurs twice.
     pub fields: Vec<(String, Vec<Target>)>,
 }
@@ -75,8 +78,10 @@ fn routes(settings: &mut Settings) -> Vec<Route> {
 }
 
 fn route(entry: &Entry, settings: &mut Settings) -> Option<Route> {
-    let [token, hosts] = settings.fields(&entry.item, ["token", "hosts"], ROUTE)?;
+    let names = ["token", "bandwidth", "hosts"];
+    let [token, bandwidth, hosts] = settings.fields(&entry.item, names, ROUTE)?;
     let token = token.and_then(|item| settings.secret_of(&item, "token"));
+    let bandwidth = bandwidth.map(|item| settings.bandwidth_of(&item, "bandwidth"));
     let fields = match hosts {
         Some(Item {
             value: Value::Table(entries),
@@ -91,6 +96,7 @@ fn route(entry: &Entry, settings: &mut Settings) -> Option<Route> {
     Some(Route {
         name: entry.name.clone(),
         token,
+        bandwidth: bandwidth.unwrap_or_default(),
         fields,
     })
 }
@@ -217,7 +223,11 @@ fn try_show(agent: &Config, out: &mut String) -> fmt::Result {
             Some(_) => "token checked",
             None => "no token",
         };
-        writeln!(out, "route {}: {token}", plain(&route.name))?;
+        write!(out, "route {}: {token}", plain(&route.name))?;
+        match route.bandwidth {
+            0 => writeln!(out)?,
+            rate => writeln!(out, "; {}", show_bandwidth(rate))?,
+        }
         for (field, targets) in &route.fields {
             let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
             let field = plain(field);

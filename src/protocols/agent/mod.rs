@@ -61,6 +61,7 @@ pub use session::UNSENT;
 use self::routes::{Routes, Token};
 use crate::config::{Entry, Key, Settings};
 use crate::control::resolver::Names;
+use crate::net::Throttle;
 use crate::session::{
     Current, Ground, Listen, Protocol, Role, RouteRow, Seat, Service, Session, Transport, alike,
     same_role,
@@ -114,7 +115,7 @@ impl Role for Config {
 
     fn service(&self, ground: &Ground) -> Arc<dyn Service> {
         Arc::new(AgentService {
-            terms: Current::new(Terms::new(self, ground)),
+            terms: Current::new(Terms::new(self, ground, None)),
             memory: ground.memory.clone(),
             names: ground.names.clone(),
             own_address: own_address(),
@@ -145,13 +146,24 @@ struct AgentService {
 /// What may change while the server runs.
 struct Terms {
     config: Config,
+    /// Of each route.
+    throttles: Vec<Option<Arc<Throttle>>>,
     timeouts: Timeouts,
     connect_timeout: Duration,
 }
 
 impl Terms {
-    fn new(config: &Config, ground: &Ground) -> Self {
+    /// A route that is limited as it was in the former ones goes on with the same bytes.
+    fn new(config: &Config, ground: &Ground, former: Option<&Terms>) -> Self {
+        let throttle = |route: &config::Route| {
+            let known = former.and_then(|former| {
+                let mut pairs = former.config.routes.iter().zip(&former.throttles);
+                pairs.find(|(one, _)| one.name == route.name)
+            });
+            Throttle::kept(known.and_then(|(_, one)| one.as_ref()), route.bandwidth)
+        };
         Self {
+            throttles: config.routes.iter().map(throttle).collect(),
             config: config.clone(),
             timeouts: Timeouts {
                 handshake: ground.limits.handshake_timeout,
@@ -188,7 +200,8 @@ impl Service for AgentService {
 
     fn renew(&self, role: &dyn Role, ground: &Ground) {
         if let Some(config) = same_role(role) {
-            self.terms.set(Terms::new(config, ground));
+            let former = self.terms.value();
+            self.terms.set(Terms::new(config, ground, Some(&former)));
         }
     }
 }
@@ -242,7 +255,12 @@ impl Desk {
             max_payload: config.max_payload,
             max_wait: config.max_wait,
             token: Token::of(config.token.as_ref()),
-            routes: Routes::new(&config.routes, terms.connect_timeout, names),
+            routes: Routes::new(
+                &config.routes,
+                &terms.throttles,
+                terms.connect_timeout,
+                names,
+            ),
             memory,
             own_address,
             payload: RefCell::default(),

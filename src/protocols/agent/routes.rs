@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ring::digest::{Digest, SHA256, digest};
@@ -10,6 +11,7 @@ use subtle::ConstantTimeEq;
 use super::config::Route;
 use crate::config::Secret;
 use crate::control::resolver::Names;
+use crate::net::Throttle;
 use crate::upstream::Targets;
 
 /// A secret to compare with, kept as its digest; none lets everything pass.
@@ -48,6 +50,7 @@ pub struct Routes {
 
 struct Hosts {
     name: Rc<str>,
+    throttle: Option<Arc<Throttle>>,
     token: Token,
     fields: HashMap<Box<[u8]>, Field>,
 }
@@ -63,14 +66,21 @@ pub struct Way {
     pub service: Rc<str>,
     /// The field's name in the configuration: `default` when the request's own is not there.
     pub field: Rc<str>,
+    /// What limits its bytes.
+    pub throttle: Option<Arc<Throttle>>,
     /// The hosts to try.
     pub targets: Rc<Targets>,
 }
 
 impl Routes {
-    /// The table by the configuration.
-    pub fn new(routes: &[Route], connect_timeout: Duration, names: &Names) -> Self {
-        let services = routes.iter().map(|route| {
+    /// The table by the configuration, with what limits each of its routes on all cores together.
+    pub fn new(
+        routes: &[Route],
+        throttles: &[Option<Arc<Throttle>>],
+        connect_timeout: Duration,
+        names: &Names,
+    ) -> Self {
+        let services = routes.iter().zip(throttles).map(|(route, throttle)| {
             let fields = route.fields.iter().map(|(field, targets)| {
                 let entry = Field {
                     name: Rc::from(field.as_str()),
@@ -80,6 +90,7 @@ impl Routes {
             });
             let hosts = Hosts {
                 name: Rc::from(route.name.as_str()),
+                throttle: throttle.clone(),
                 token: Token::of(route.token.as_ref()),
                 fields: fields.collect(),
             };
@@ -107,6 +118,7 @@ impl Routes {
         Ok(Way {
             service: Rc::clone(&hosts.name),
             field: Rc::clone(&found.name),
+            throttle: hosts.throttle.clone(),
             targets: Rc::clone(&found.targets),
         })
     }

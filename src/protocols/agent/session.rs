@@ -13,7 +13,7 @@ use super::{Desk, PresentDesk};
 use crate::buffer::Ring;
 use crate::control::{self, Command};
 use crate::net::ConnKey;
-use crate::session::{Cause, Close, Cx, Event, Session};
+use crate::session::{Cause, Close, Cx, Event, Session, Word};
 use crate::store::{Change, Update};
 use crate::upstream::{Dialling, Progress};
 
@@ -143,11 +143,11 @@ impl Session for AgentSession {
         let _ = match (&self.way, &self.state) {
             (Some(way), State::Dialling { dialling, .. }) => {
                 let target = dialling.target();
-                let (service, field) = (&way.service, &way.field);
+                let (service, field) = (Word(&way.service), Word(&way.field));
                 write!(out, " service={service} field={field} to={target}")
             }
             (Some(way), State::Relaying(target)) => {
-                let (service, field) = (&way.service, &way.field);
+                let (service, field) = (Word(&way.service), Word(&way.field));
                 let _ = write!(out, " service={service} field={field}");
                 let to = way.targets.get(*target);
                 to.map_or(Ok(()), |to| write!(out, " to={to}"))
@@ -470,6 +470,10 @@ impl AgentSession {
             (Progress::Connected(backend), Some(client)) => {
                 if says_ok {
                     cx.send(client, OK);
+                }
+                let throttle = self.way.as_ref().and_then(|way| way.throttle.clone());
+                if let Some(throttle) = throttle {
+                    cx.pace(client, backend, vec![throttle]);
                 }
                 cx.relay(client, backend);
                 let target = match &self.state {

@@ -91,6 +91,7 @@ use self::policy::Policy;
 use self::replay::Replay;
 use crate::config::{Key, Settings};
 use crate::control::resolver::Names;
+use crate::net::Throttle;
 use crate::session::{
     Current, Ground, Listen, Protocol, Resident, Role, Seat, Service, Session, Silence, Transport,
     alike, same_role,
@@ -187,12 +188,15 @@ impl Terms {
         let known = |access: &Access| {
             let former = former?;
             let pairs = former.config.access.iter().zip(&former.routes);
-            let mut same =
-                pairs.filter(|(one, _)| one.name == access.name && one.chains == access.chains);
+            let mut same = pairs.filter(|(one, _)| {
+                one.name == access.name
+                    && one.chains == access.chains
+                    && one.bandwidth == access.bandwidth
+            });
             same.next().map(|(_, routes)| Arc::clone(routes))
         };
         let routes = |access: &Access| {
-            known(access).unwrap_or_else(|| Arc::new(Routes::new(&access.chains)))
+            known(access).unwrap_or_else(|| Arc::new(Routes::new(&access.chains, access.bandwidth)))
         };
         Self {
             hop: hop_rules(config, ground, former.map(|former| &former.hop)),
@@ -243,6 +247,10 @@ fn hop_rules(
         udp_idle_timeout: config.udp_idle_timeout,
         max_flows: former.map_or(config.max_flows, |former| former.max_flows),
         max_silent: config.max_silent,
+        throttle: Throttle::kept(
+            former.and_then(|former| former.throttle.as_ref()),
+            config.bandwidth,
+        ),
     };
     match former {
         Some(former) if former.is_like(&rules) => Arc::clone(former),

@@ -10,7 +10,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 pub use self::expose::{Expose, Exposure, ProxyProtocol};
-use crate::config::{Key, Kind, Secret, Settings, show_duration, show_ports};
+use crate::config::{
+    BANDWIDTH, Key, Kind, Secret, Settings, show_bandwidth, show_duration, show_ports,
+};
 
 /// The tunnel role's part of the configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +43,8 @@ pub struct Config {
     pub visitor_timeout: Duration,
     /// The most data connections without a visitor, for each service of a client.
     pub pool: usize,
+    /// Bytes a second, each way, of all TCP visitors of one service together; 0 is no limit.
+    pub bandwidth_per_service: u64,
     /// How long a flow may be silent both ways.
     pub udp_idle_timeout: Duration,
     /// The clients that this server itself is of other servers.
@@ -67,6 +71,7 @@ impl Config {
             max_waiting: settings.count("tunnel.max_waiting"),
             visitor_timeout: settings.time("tunnel.visitor_timeout"),
             pool: settings.count("tunnel.pool"),
+            bandwidth_per_service: settings.size("tunnel.bandwidth_per_service"),
             udp_idle_timeout: settings.time("tunnel.udp_idle_timeout"),
             expose: expose::read(settings),
         };
@@ -141,6 +146,8 @@ fn try_show(tunnel: &Config, out: &mut String) -> fmt::Result {
     row("visitor_timeout", show_duration(tunnel.visitor_timeout))?;
     row("pool", tunnel.pool.to_string())?;
     row("udp_idle_timeout", show_duration(tunnel.udp_idle_timeout))?;
+    let rate = show_bandwidth(tunnel.bandwidth_per_service);
+    row("bandwidth_per_service", rate)?;
     expose::show(&tunnel.expose, out)
 }
 
@@ -261,6 +268,13 @@ pub const KEYS: &[Key] = &[
         "how long a UDP flow may be silent both ways",
     )
     .flag("tunnel-udp-idle"),
+    Key::new(
+        "tunnel.bandwidth_per_service",
+        BANDWIDTH,
+        "0",
+        "bytes a second each way for all TCP visitors of one service; 0 is no bound",
+    )
+    .flag("tunnel-bandwidth-per-service"),
     Key::new(
         expose::PATH,
         Kind::TableList,

@@ -368,6 +368,8 @@ impl House {
         let cores = self.workers.len();
         let most = boot::most_connections(core, cores, listeners, self.descriptors);
         self.quota.set(most, core.limits.max_connections_per_ip);
+        let sources = self.quota.sources();
+        sources.set(core.limits.bandwidth_per_ip);
     }
 
     /// Has a role's service take its configuration, or begin with it; what the workers have to do.

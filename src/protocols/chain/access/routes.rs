@@ -1,10 +1,12 @@
 //! The chains of one listener, and what is known of them on all cores.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::super::config::{Hop, Hops, PUBLIC_KEY};
 use super::super::passage::{Route, Station};
 use super::address_of;
+use crate::net::Throttle;
 
 /// The chains of one listener.
 #[derive(Debug)]
@@ -12,6 +14,8 @@ pub(in super::super) struct Routes {
     pub(in super::super) list: Vec<Route>,
     /// One for each.
     health: Vec<Health>,
+    /// Limits the bytes of all the listener's connections together.
+    pub(super) throttle: Option<Arc<Throttle>>,
 }
 
 /// What probes and clients have found out about a chain. Written by whoever learns something, read
@@ -26,10 +30,14 @@ struct Health {
 }
 
 impl Routes {
-    pub(in super::super) fn new(chains: &[Hops]) -> Self {
+    pub(in super::super) fn new(chains: &[Hops], bandwidth: u64) -> Self {
         let list: Vec<Route> = chains.iter().map(route).collect();
         let health = list.iter().map(|_| Health::default()).collect();
-        Self { list, health }
+        Self {
+            list,
+            health,
+            throttle: Throttle::of(bandwidth),
+        }
     }
 
     /// A chain that was not tried (a bit each), by weight and by how few probes are lost on it; a broken
@@ -128,7 +136,7 @@ mod tests {
                 ..Hops::default()
             })
             .collect();
-        Routes::new(&chains)
+        Routes::new(&chains, 0)
     }
 
     fn shares(routes: &Routes, tried: u16) -> Vec<usize> {

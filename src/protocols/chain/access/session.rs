@@ -277,6 +277,10 @@ impl AccessSession {
         self.failed = None;
         front.grant(client, cx);
         let silence = self.door.times.silence;
+        let throttle = &self.door.routes.throttle;
+        if route.payload_key.is_some() || throttle.is_some() {
+            cx.pace(client, upstream, throttle.iter().cloned().collect());
+        }
         match (&route.payload_key, last) {
             (Some(key), Some((request, response))) => {
                 let seals = records(key, Side::Client, &request, &response);

@@ -31,6 +31,8 @@ pub struct Access {
     pub probe_interval: Duration,
     /// UDP flows of each core.
     pub max_flows: usize,
+    /// Bytes a second, each way, of all its TCP connections together; 0 is no limit.
+    pub bandwidth: u64,
 }
 
 /// What the clients of an access listener speak.
@@ -83,6 +85,7 @@ impl Access {
             users: Vec::new(),
             probe_interval: PROBE_INTERVAL,
             max_flows: 1,
+            bandwidth: 0,
         }
     }
 
@@ -120,6 +123,7 @@ struct Fields {
     open: Option<Item>,
     probe_interval: Option<Item>,
     max_flows: Option<Item>,
+    bandwidth: Option<Item>,
 }
 
 impl Fields {
@@ -138,6 +142,7 @@ impl Fields {
             open,
             probe_interval,
             max_flows,
+            bandwidth,
         ] = settings.fields(item, NAMES, EXAMPLE)?;
         let protocol = match protocol {
             Some(item) => settings.choice_of(&item, "protocol", &SPOKEN),
@@ -159,6 +164,7 @@ impl Fields {
             open,
             probe_interval,
             max_flows,
+            bandwidth,
         };
         let name = name.and_then(|name| read_name(&name, settings));
         let listen = fields.listen(listen, settings);
@@ -177,6 +183,7 @@ impl Fields {
             users: fields.users(&listen, settings),
             probe_interval: fields.probe_interval(&chains, settings),
             max_flows: fields.max_flows(config, settings),
+            bandwidth: fields.bandwidth(settings),
             listen,
             chains,
         };
@@ -306,6 +313,17 @@ impl Fields {
         interval.unwrap_or(PROBE_INTERVAL)
     }
 
+    fn bandwidth(&self, settings: &mut Settings) -> u64 {
+        let Some(item) = &self.bandwidth else {
+            return 0;
+        };
+        if self.protocol == Some(AccessProtocol::Udp) {
+            let message = "datagrams have no limit; leave it out";
+            mistake(settings, item.at, "bandwidth", message);
+        }
+        settings.bandwidth_of(item, "bandwidth")
+    }
+
     fn max_flows(&self, config: &Config, settings: &mut Settings) -> usize {
         let Some(item) = &self.max_flows else {
             return config.max_flows;
@@ -408,7 +426,7 @@ fn leads_back(target: &Target, listen: &[SocketAddr]) -> bool {
 /// The key that these listeners are.
 pub(super) const ACCESS: &str = "chain.access";
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "name",
     "listen",
     "via",
@@ -421,6 +439,7 @@ const NAMES: [&str; 12] = [
     "open",
     "probe_interval",
     "max_flows",
+    "bandwidth",
 ];
 
 const LONGEST_NAME: usize = 64;

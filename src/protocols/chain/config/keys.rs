@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::access::ACCESS;
 use super::{KEY, LISTEN};
-use crate::config::{Key, Kind};
+use crate::config::{BANDWIDTH, Key, Kind};
 
 /// The chain role's keys.
 pub const KEYS: &[Key] = &[
@@ -107,6 +107,13 @@ pub const KEYS: &[Key] = &[
         "connections of each core that showed no key and are kept without an answer",
     )
     .flag("chain-max-silent"),
+    Key::new(
+        "chain.bandwidth",
+        BANDWIDTH,
+        "0",
+        "bytes a second each way for all TCP connections of the hop; 0 is no bound",
+    )
+    .flag("chain-bandwidth"),
     Key::new(
         ACCESS,
         Kind::TableList,

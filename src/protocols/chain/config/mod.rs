@@ -54,6 +54,8 @@ pub struct Config {
     pub replay_memory: u64,
     /// Connections of each core that are kept without an answer, as they showed no key.
     pub max_silent: usize,
+    /// Bytes a second, each way, of all the hop's TCP connections together; 0 is no limit.
+    pub bandwidth: u64,
     /// The access listeners, in the order of the file.
     pub access: Vec<Access>,
 }
@@ -79,6 +81,7 @@ impl Config {
             max_flows: settings.count("chain.max_flows"),
             replay_memory: settings.size("chain.replay_memory"),
             max_silent: settings.count("chain.max_silent"),
+            bandwidth: settings.size("chain.bandwidth"),
             access: Vec::new(),
         };
         let open = config.listen.iter().find(|at| !at.ip().is_loopback());

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Write};
 
 use super::{Access, Config, Hops};
-use crate::config::{plain, show_duration, show_size};
+use crate::config::{plain, show_bandwidth, show_duration, show_size};
 use crate::protocols::chain::wire::Key;
 
 /// Appends the lines.
@@ -47,7 +47,8 @@ fn hop(config: &Config, out: &mut String) -> fmt::Result {
     row("udp_idle_timeout", show_duration(config.udp_idle_timeout))?;
     row("max_flows", config.max_flows.to_string())?;
     row("replay_memory", show_size(config.replay_memory))?;
-    row("max_silent", config.max_silent.to_string())
+    row("max_silent", config.max_silent.to_string())?;
+    row("bandwidth", show_bandwidth(config.bandwidth))
 }
 
 fn access(access: &Access, out: &mut String) -> fmt::Result {
@@ -63,6 +64,10 @@ fn access(access: &Access, out: &mut String) -> fmt::Result {
     if several {
         let interval = show_duration(access.probe_interval);
         writeln!(out, "  each chain is probed every {interval}")?;
+    }
+    if access.bandwidth > 0 {
+        let rate = show_bandwidth(access.bandwidth);
+        writeln!(out, "  bandwidth {rate}")?;
     }
     if access.early_data {
         writeln!(out, "  payload leaves before the hops have answered")?;

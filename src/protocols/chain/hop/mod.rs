@@ -24,6 +24,7 @@ use super::wire::{
     Address, Code, Key, Nonce, Request, Response, Transport, Unsealed, open_request, seal_response,
 };
 use crate::control::resolver::Names;
+use crate::net::Throttle;
 use crate::session::{Cx, Silence};
 use crate::upstream::{Failure, Screen, Target};
 
@@ -53,6 +54,8 @@ pub(super) struct Rules {
     pub(super) udp_idle_timeout: Duration,
     pub(super) max_flows: usize,
     pub(super) max_silent: usize,
+    /// Limits the bytes of all its connections together.
+    pub(super) throttle: Option<Arc<Throttle>>,
 }
 
 impl Rules {
@@ -62,11 +65,14 @@ impl Rules {
             let udp_idle = one.udp_idle_timeout;
             (one.header_timeout, one.dial_timeout, one.silence, udp_idle)
         };
+        // Kept where the rate is the same.
+        let throttle = |one: &Self| one.throttle.as_ref().map(Arc::as_ptr);
         let keys = |one: &Self| (one.key.clone(), one.payload_key.clone());
         self.policy == other.policy
             && keys(self) == keys(other)
             && times(self) == times(other)
             && (self.max_flows, self.max_silent) == (other.max_flows, other.max_silent)
+            && throttle(self) == throttle(other)
     }
 }
 

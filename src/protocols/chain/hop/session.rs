@@ -154,6 +154,9 @@ impl HopSession {
             Progress::Connected(upstream) => {
                 let answered = self.tell(client, &nonce, Code::Ok, took, cx)?;
                 let rules = &self.hop.rules;
+                if is_sealed || rules.throttle.is_some() {
+                    cx.pace(client, upstream, rules.throttle.iter().cloned().collect());
+                }
                 match rules.payload_key.as_ref().filter(|_| is_sealed) {
                     None => {
                         self.state = State::Relaying(client);

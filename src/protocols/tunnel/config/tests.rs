@@ -66,7 +66,8 @@ fn the_section_has_every_key_with_its_default_and_one_comment() {
          max_waiting             1024\n  \
          visitor_timeout         10s\n  \
          pool                    8\n  \
-         udp_idle_timeout        1m\n"
+         udp_idle_timeout        1m\n  \
+         bandwidth_per_service   no limit\n"
     );
 }
 

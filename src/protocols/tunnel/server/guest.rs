@@ -67,6 +67,9 @@ impl Guest {
     }
 
     fn begin(&mut self, conn: ConnKey, cx: &mut Cx<'_>) {
+        if let Some(throttle) = &self.share.throttle {
+            cx.pace_one(conn, 0, vec![Arc::clone(throttle)]);
+        }
         let known = {
             let mut mux = self.mux.borrow_mut();
             mux.connect(self.uuid, conn, cx);
@@ -127,6 +130,9 @@ impl Guest {
         self.forget(cx);
         cx.disarm(PATIENCE);
         cx.send(data, &[CONFIRM]);
+        if let Some(throttle) = &self.share.throttle {
+            cx.pace(conn, data, vec![Arc::clone(throttle)]);
+        }
         cx.relay(conn, data);
     }
 

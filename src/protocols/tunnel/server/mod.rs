@@ -56,6 +56,7 @@ struct Rules {
     visitor_timeout: Duration,
     pool: usize,
     udp_idle_timeout: Duration,
+    bandwidth_per_service: u64,
     handshake_timeout: Duration,
     drain_timeout: Duration,
     /// How long a visitor in frames may be silent.
@@ -81,6 +82,7 @@ impl Rules {
             visitor_timeout: config.visitor_timeout,
             pool: config.pool,
             udp_idle_timeout: config.udp_idle_timeout,
+            bandwidth_per_service: config.bandwidth_per_service,
             handshake_timeout: ground.limits.handshake_timeout,
             drain_timeout: ground.limits.drain_timeout,
             idle_timeout: ground.limits.idle_timeout,

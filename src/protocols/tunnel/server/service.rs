@@ -196,7 +196,9 @@ impl Control {
             return self.drop_service(number, cx);
         }
         let known = (service.name.clone(), client);
+        let rate = self.lobby.rules().bandwidth_per_service;
         let share = Share::new(known, number, cx.handle, service.may_move, most);
+        let share = share.limited_to(rate);
         let share = Arc::new(share);
         service.share = Some(Arc::clone(&share));
         let (transport, mode, known) = (service.transport, service.mode, service.server);

@@ -106,7 +106,13 @@ impl Trunk {
                 mux.disband(cx);
             }
             match kind {
-                Kind::Send => mux.incoming = Some(conn),
+                Kind::Send => {
+                    if let Some(throttle) = &self.share.throttle {
+                        // What comes by it is what all visitors get.
+                        cx.pace_one(conn, 1, vec![Arc::clone(throttle)]);
+                    }
+                    mux.incoming = Some(conn);
+                }
                 _ => mux.outgoing = Some(conn),
             }
             mux.is_joined()

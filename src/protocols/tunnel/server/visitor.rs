@@ -88,6 +88,9 @@ impl Visitor {
         self.end_wait();
         cx.disarm(PATIENCE);
         self.enough(uuid, None, cx);
+        if let Some(throttle) = &self.share.throttle {
+            cx.pace(conn, data, vec![Arc::clone(throttle)]);
+        }
         cx.relay(conn, data);
     }
 

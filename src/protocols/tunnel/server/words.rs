@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::super::wire::{ClientId, Kind, Name, Reason, Uuid};
-use crate::net::Sharing;
+use crate::net::{Sharing, Throttle};
 use crate::reactor::Handle;
 
 /// A service, as those who serve its visitors know it.
@@ -19,6 +19,8 @@ pub(super) struct Share {
     pub(super) control: Handle,
     /// The client has its visitors moved out of the frames when they carry much.
     pub(super) may_move: bool,
+    /// Limits the bytes of all its visitors together.
+    pub(super) throttle: Option<Arc<Throttle>>,
     /// Visitors on all cores.
     visitors: AtomicUsize,
     most: usize,
@@ -38,9 +40,16 @@ impl Share {
             number,
             control,
             may_move,
+            throttle: None,
             visitors: AtomicUsize::new(0),
             most,
         }
+    }
+
+    /// The same, with so many bytes a second each way; 0 is no limit.
+    pub(super) fn limited_to(mut self, bandwidth: u64) -> Self {
+        self.throttle = Throttle::of(bandwidth);
+        self
     }
 
     /// Takes a visitor's place; false when all are taken.

@@ -82,6 +82,7 @@ fn without_any_file_the_hop_is_on_loopback_with_the_key_that_everybody_knows() {
   max_flows               4096
   replay_memory           256M
   max_silent              1024
+  bandwidth               no limit
 "
     );
 }
