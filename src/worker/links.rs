@@ -3,7 +3,8 @@
 use std::io;
 
 use super::{Pending, TURN_BYTES, Timer, Worker};
-use crate::net::{ConnKey, LinkKey, Network, Stream};
+use crate::config::Way;
+use crate::net::{ConnKey, Level, LinkKey, Network, Stream};
 use crate::reactor::SessionKey;
 use crate::relay::{Direction, Link, Means, Pumped, Silence};
 use crate::session::{RelayEnd, Relayed};
@@ -83,11 +84,16 @@ impl<N: Network> Worker<N> {
         let last_way = link.directions[1 - from].ended;
         let direction = &mut link.directions[from];
         let before = direction.moved;
+        // A pipe takes two descriptors, which are worth more for something else now.
+        let way = match self.setup.load.level() {
+            Level::Normal => self.setup.way,
+            _ => Way::Copy,
+        };
         let mut means = Means {
             pool: &mut self.pool,
             pipes: &mut self.pipes,
             network: &mut self.network,
-            way: self.setup.way,
+            way,
             last_way,
         };
         let pumped = direction.pump(source, target, &mut means, TURN_BYTES);

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 pub struct Route {
     name: String,
     token: String,
+    send_proxy: String,
     fields: Vec<(String, Vec<(String, String)>)>,
 }
 
@@ -21,6 +22,12 @@ impl Route {
 
     pub fn token(mut self, token: &str) -> Self {
         self.token = token.into();
+        self
+    }
+
+    /// Its hosts are told who the client is by a PROXY header of this version.
+    pub fn send_proxy(mut self, version: &str) -> Self {
+        self.send_proxy = format!("send_proxy = {version:?}\n");
         self
     }
 
@@ -49,6 +56,7 @@ impl Route {
 
     pub fn toml(&self) -> String {
         let mut text = format!("[routes.{:?}]\ntoken = {:?}\n", self.name, self.token);
+        text += &self.send_proxy;
         let _ = writeln!(text, "[routes.{:?}.hosts]", self.name);
         for (field, targets) in &self.fields {
             let tables: Vec<String> = targets

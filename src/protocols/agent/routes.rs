@@ -11,6 +11,7 @@ use super::config::Route;
 use crate::config::Secret;
 use crate::control::resolver::Names;
 use crate::upstream::Targets;
+use crate::wire::proxy::Version;
 
 /// A secret to compare with, kept as its digest; none lets everything pass.
 ///
@@ -49,6 +50,7 @@ pub struct Routes {
 struct Hosts {
     name: Rc<str>,
     token: Token,
+    send_proxy: Option<Version>,
     fields: HashMap<Box<[u8]>, Field>,
 }
 
@@ -65,6 +67,8 @@ pub struct Way {
     pub field: Rc<str>,
     /// The hosts to try.
     pub targets: Rc<Targets>,
+    /// How they learn who the client is.
+    pub send_proxy: Option<Version>,
 }
 
 impl Routes {
@@ -81,6 +85,7 @@ impl Routes {
             let hosts = Hosts {
                 name: Rc::from(route.name.as_str()),
                 token: Token::of(route.token.as_ref()),
+                send_proxy: route.send_proxy,
                 fields: fields.collect(),
             };
             (route.name.as_bytes().into(), hosts)
@@ -108,6 +113,7 @@ impl Routes {
             service: Rc::clone(&hosts.name),
             field: Rc::clone(&found.name),
             targets: Rc::clone(&found.targets),
+            send_proxy: hosts.send_proxy,
         })
     }
 }

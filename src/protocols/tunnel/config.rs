@@ -10,13 +10,16 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 pub use self::expose::{Expose, Exposure, ProxyProtocol};
-use crate::config::{Key, Kind, Secret, Settings, show_duration, show_ports};
+use crate::config::{Key, Kind, Secret, Settings, TERMS, Terms, join, show_duration, show_ports};
+use crate::terms_keys;
 
 /// The tunnel role's part of the configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where clients come; empty means that the role is off.
     pub listen: Vec<SocketAddr>,
+    /// What holds at its listeners.
+    pub terms: Terms,
     /// Where the public ports listen.
     pub bind_ip: IpAddr,
     /// What clients are told of their ports.
@@ -55,6 +58,7 @@ impl Config {
         let public_ip = settings.ip("tunnel.public_ip");
         let config = Config {
             listen: settings.addresses("tunnel.listen"),
+            terms: Terms::read(settings, &TERM_KEYS),
             bind_ip,
             public_ip: public_ip.unwrap_or(bind_ip),
             ports: settings.ports("tunnel.ports").unwrap_or(1..=u16::MAX),
@@ -141,11 +145,16 @@ fn try_show(tunnel: &Config, out: &mut String) -> fmt::Result {
     row("visitor_timeout", show_duration(tunnel.visitor_timeout))?;
     row("pool", tunnel.pool.to_string())?;
     row("udp_idle_timeout", show_duration(tunnel.udp_idle_timeout))?;
+    tunnel.terms.show(&mut row)?;
     expose::show(&tunnel.expose, out)
 }
 
 /// The tunnel role's keys.
-pub const KEYS: &[Key] = &[
+pub const KEYS: &[Key] = &join::<{ OWN.len() + TERMS }>(OWN, &TERM_KEYS);
+
+const TERM_KEYS: [Key; TERMS] = terms_keys!("tunnel");
+
+const OWN: &[Key] = &[
     Key::new(
         "tunnel.listen",
         Kind::Addresses,

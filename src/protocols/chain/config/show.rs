@@ -47,7 +47,8 @@ fn hop(config: &Config, out: &mut String) -> fmt::Result {
     row("udp_idle_timeout", show_duration(config.udp_idle_timeout))?;
     row("max_flows", config.max_flows.to_string())?;
     row("replay_memory", show_size(config.replay_memory))?;
-    row("max_silent", config.max_silent.to_string())
+    row("max_silent", config.max_silent.to_string())?;
+    config.terms.show(&mut row)
 }
 
 fn access(access: &Access, out: &mut String) -> fmt::Result {
@@ -78,7 +79,16 @@ fn access(access: &Access, out: &mut String) -> fmt::Result {
         }
         false => list(&access.to),
     };
-    writeln!(out, "  {} -> {to}", access.protocol.word())
+    writeln!(out, "  {} -> {to}", access.protocol.word())?;
+    if let Some(version) = access.send_proxy {
+        writeln!(
+            out,
+            "  the destination is sent a PROXY header, {}",
+            version.name()
+        )?;
+    }
+    let mut row = |name: &str, value: String| writeln!(out, "  {name:<24}{value}");
+    access.terms.show(&mut row)
 }
 
 fn hops(chain: &Hops, several: bool, out: &mut String) -> fmt::Result {
