@@ -46,6 +46,8 @@
 //! | [`control::resolver::Names`] | written by control, read by workers | 4,096 hosts; the oldest answer leaves |
 //! | [`net::Throttle`], a bucket of bytes each way for each limit | all workers | one for each limited route, listener and service; [`net::Sources`] as many as addresses are relayed for, twice |
 //! | [`net::Quota`] | all workers | `max_connections`; the listener rests, a socket for datagrams is refused |
+//! | [`net::Door`], one for each role and one for all | all workers | a count and a rate for each source address that is bounded; told there |
+//! | [`net::Load`] | all workers; read by the admin thread | two sums; new work is given up in steps |
 //! | [`reactor::Pulse`] | beaten by workers and control, read by the watchdog | one for each loop |
 //! | [`worker::Phase`] | signals and the admin thread to workers | three values |
 //! | [`worker::Order`], and its answer | the admin thread and the reloader to one worker, and back | 256 in the box, 1,024 answers; the operator is told that a part is missing |
@@ -65,7 +67,8 @@
 //! # The life of a connection
 //!
 //! 1. The kernel gives it to one core's listening socket. [`worker`] accepts it, takes a place in the
-//!    [`net::Quota`], and has the service's [`session::Seat`] make a [`session::Session`].
+//!    [`net::Quota`] and at the role's [`net::Door`], which may have it say first for whom it comes
+//!    ([`wire::proxy`]), and has the service's [`session::Seat`] make a [`session::Session`].
 //! 2. What happens is told to the session as a [`session::Event`]. The session decodes frames (the
 //!    `wire` room of its protocol, on top of [`wire`]) and asks for what it wants through
 //!    [`session::Cx`]; each wish is a [`session::Action`], performed when the call is over.
@@ -151,7 +154,7 @@
 //!   pools are for what blocks, and that is four lookups at a time.
 //! * **`Arc<Mutex>` on the data plane.** Workers share reads, not state: the store's and the
 //!   resolver's maps and the gateway's directory lie behind locks held for one lookup or one insert,
-//!   and the quota's lock is taken only where a cap per source address is set.
+//!   and a door's locks are taken only where there is a bound for each source address.
 //! * **io_uring.** Measured on relays like this one it saved nothing on bulk and cost three times the
 //!   CPU for connect, request, close.
 //! * **Buffers per connection.** A connection takes blocks from its core's pool while bytes wait in

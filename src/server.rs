@@ -16,6 +16,7 @@
 
 mod access;
 mod boot;
+mod budget;
 pub mod expose;
 mod listeners;
 mod operations;
@@ -74,6 +75,17 @@ pub enum StartError {
     AddressFile(PathBuf, io::Error),
     /// The system refused something that every start needs.
     System(&'static str, io::Error),
+    /// The descriptor limit leaves no room for a single connection.
+    Descriptors {
+        /// How many may be open.
+        limit: usize,
+        /// How many there must be at the least.
+        least: usize,
+        /// For so many worker threads,
+        workers: usize,
+        /// each with so many listening sockets.
+        listeners: usize,
+    },
     /// A thread of the server ended by a panic, which the log shows.
     Thread(&'static str),
 }
@@ -93,6 +105,7 @@ impl StartError {
                 _ if is_shortage(error) => 75,
                 _ => 1,
             },
+            Self::Descriptors { .. } => 75,
             Self::Thread(_) => 1,
         }
     }
@@ -128,6 +141,16 @@ impl fmt::Display for StartError {
                 )
             }
             Self::System(what, error) => write!(f, "cannot {what}: {error}"),
+            Self::Descriptors {
+                limit,
+                least,
+                workers,
+                listeners,
+            } => write!(
+                f,
+                "too few descriptors: {workers} workers with {listeners} listeners each need at least \
+                 {least}, and {limit} may be open; raise `ulimit -n` (LimitNOFILE), or start fewer workers"
+            ),
             Self::Thread(name) => write!(f, "the {name} thread panicked"),
         }
     }

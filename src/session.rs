@@ -43,6 +43,7 @@ use crate::control::{Command, Reply};
 use crate::net::{ConnKey, ListenerKey, SocketKey, Throttle, Train};
 use crate::reactor::Handle;
 use crate::stats::Metric;
+use crate::wire::proxy::Ends;
 
 /// One conversation.
 pub trait Session {
@@ -325,6 +326,8 @@ pub trait Outlets {
     fn unsent(&self, conn: ConnKey) -> usize;
     /// How many bytes have been read from it and not taken; none while its ring is lent out.
     fn unread(&self, conn: ConnKey) -> usize;
+    /// See [`Cx::ends`].
+    fn ends(&self, conn: ConnKey) -> Option<Ends>;
     /// How many bytes more may be queued on a connection until there are `most`.
     fn room(&self, conn: ConnKey, most: usize) -> usize;
     /// How many bytes sessions have queued on this core, in whole blocks.
@@ -393,6 +396,12 @@ impl<'a> Cx<'a> {
     /// How many bytes wait to leave on a connection.
     pub fn unsent(&self, conn: ConnKey) -> usize {
         self.outlets.unsent(conn)
+    }
+
+    /// Between whom a connection is that came to this session: who came, and where to, as a proxy
+    /// has said it where one is believed. `None` for one that was dialled here.
+    pub fn ends(&self, conn: ConnKey) -> Option<Ends> {
+        self.outlets.ends(conn)
     }
 
     /// How many bytes more this session may queue on a connection until there are `most`: none

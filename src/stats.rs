@@ -10,7 +10,7 @@ mod table;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use table::{About, Gauge, Kind, Reason, Source, TABLE};
+pub use table::{About, Gauge, Kind, Reason, Refusal, Source, TABLE};
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +87,7 @@ const MOST_ROLES: usize = 32;
 pub struct Counters {
     values: [AtomicU64; METRICS],
     held: [AtomicU64; HELD],
+    refused: [AtomicU64; Refusal::ALL.len()],
     /// Those that are known are in front.
     roles: Box<[OnceLock<RoleCounters>]>,
 }
@@ -136,6 +137,16 @@ impl Counters {
     /// The counter's value now.
     pub fn get(&self, metric: Metric) -> u64 {
         self.values[metric as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection that was closed at the door. Only for the worker that owns the counters.
+    pub fn refuse(&self, why: Refusal) {
+        raise(&self.refused[why as usize], 1);
+    }
+
+    /// How many were closed for this reason.
+    pub fn refused(&self, why: Refusal) -> u64 {
+        self.refused[why as usize].load(Ordering::Relaxed)
     }
 
     /// Tells how much of something there is. Only for the worker that owns the counters.

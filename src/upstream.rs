@@ -30,6 +30,7 @@ use crate::control::resolver::Names;
 use crate::control::{Command, Reply};
 use crate::net::ConnKey;
 use crate::session::{Cause, Cx, Event};
+use crate::wire::proxy::{Version, encode};
 
 /// A host to dial, by name or address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -344,6 +345,19 @@ impl Dialling {
         self.candidate().failed_until.set(Some(cx.now + REST));
         self.next_target(cx)
     }
+}
+
+/// Tells an upstream whom a client is, by a header before its first byte: for sessions to call when
+/// they have connected and sent nothing. Nothing is told where there is no version.
+pub fn introduce(version: Option<Version>, client: ConnKey, upstream: ConnKey, cx: &mut Cx<'_>) {
+    if let Some(header) = introduction(version, client, cx) {
+        cx.send(upstream, &header);
+    }
+}
+
+/// The header that [`introduce`] sends.
+pub fn introduction(version: Option<Version>, client: ConnKey, cx: &Cx<'_>) -> Option<Vec<u8>> {
+    version.map(|version| encode(version, false, cx.ends(client)))
 }
 
 /// A name with very many addresses is not tried to the last one.

@@ -6,7 +6,9 @@ use super::Grounds;
 use super::response::Response;
 use super::status::whole_figure;
 use crate::control::PoolFigures;
-use crate::stats::{self, About, Counters, Gauge, Metric, Reason, RoleFigures, Source, TABLE};
+use crate::stats::{
+    self, About, Counters, Gauge, Metric, Reason, Refusal, RoleFigures, Source, TABLE,
+};
 
 /// `/metrics`; without series of pools when the control thread has not answered.
 pub(super) fn response(grounds: &Grounds, pools: &[PoolFigures]) -> Response {
@@ -74,6 +76,14 @@ fn series(
             writeln!(out, "{name}{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))?;
         }
         Source::Whole(what) => writeln!(out, "{name} {}", whole(what))?,
+        Source::Refused => {
+            for (core, counters) in cores.iter().enumerate() {
+                for why in Refusal::ALL {
+                    let (word, count) = (why.word(), counters.refused(why));
+                    writeln!(out, "{name}{{core=\"{core}\",reason=\"{word}\"}} {count}")?;
+                }
+            }
+        }
         Source::RoleOpened | Source::RoleOpen => {
             for role in roles {
                 let value = match about.source {

@@ -57,7 +57,7 @@ use self::desk::{Desk, Outcome};
 pub use self::panel::{Panel, Shown};
 use self::response::{Refusal, Response};
 use crate::control::{self, Request};
-use crate::net::Quota;
+use crate::net::{Load, Quota};
 use crate::reactor::{Address, Bell, Mailbox, mailbox};
 use crate::stats::Counters;
 use crate::store::Memory;
@@ -86,6 +86,8 @@ pub struct Grounds {
     pub quota: Arc<Quota>,
     /// What is known of the access log.
     pub access: Arc<AccessTally>,
+    /// How near the server is to what it may use.
+    pub load: Arc<Load>,
     /// The server's phase.
     pub phase: Arc<Phase>,
     /// Has the server drain.

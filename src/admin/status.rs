@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::Grounds;
 use super::response::{Refusal, Response};
 use crate::control::{Kept, Leased, PoolFigures, Refused};
+use crate::net::Load;
 use crate::session::{RouteRow, Transport};
 use crate::stats::{self, Counters, Gauge, Held, Reason, RoleFigures, Source, TABLE};
 use crate::worker::Row;
@@ -41,6 +42,7 @@ pub(super) fn whole(grounds: &Grounds, pools: Option<&[PoolFigures]>, now: Insta
             "used": grounds.quota.used(),
             "max": grounds.quota.most(),
         },
+        "overload": overload(&grounds.load),
         "roles": roles.iter().map(role).collect::<Vec<_>>(),
         "listeners": listeners.collect::<Vec<_>>(),
         "workers": workers.map(|(core, counters)| worker(core, counters)).collect::<Vec<_>>(),
@@ -56,6 +58,18 @@ fn config(grounds: &Grounds) -> Value {
     let [reloads, failed] = grounds.panel.reloads();
     let read = grounds.panel.configured();
     json!({ "read_unix": seconds(read), "reloads": reloads, "failed_reloads": failed })
+}
+
+/// The step of the ladder, and what it comes from.
+fn overload(load: &Load) -> Value {
+    let (used, most) = (load.used(), load.most());
+    json!({
+        "level": load.level().word(),
+        "descriptors": used.descriptors,
+        "descriptors_max": most.descriptors,
+        "buffer_bytes": used.memory,
+        "buffer_bytes_max": most.memory,
+    })
 }
 
 fn phase(grounds: &Grounds) -> &'static str {
@@ -103,6 +117,14 @@ fn worker(core: usize, counters: &Counters) -> Value {
                 let name = name.trim_start_matches("core_");
                 told.insert(name.into(), counters.held(what).into());
             }
+            Source::Refused => {
+                let some = |why: &stats::Refusal| counters.refused(*why) > 0;
+                let refused = stats::Refusal::ALL.into_iter().filter(some);
+                let refused: Map<String, Value> = refused
+                    .map(|why| (why.word().to_owned(), counters.refused(why).into()))
+                    .collect();
+                told.insert("refused".into(), refused.into());
+            }
             _ => {}
         }
     }
@@ -136,6 +158,9 @@ pub(super) fn whole_figure(grounds: &Grounds, what: Gauge) -> f64 {
         Gauge::Draining => f64::from(u8::from(grounds.phase.is_ending())),
         Gauge::Workers => grounds.counters.len() as f64,
         Gauge::MostConnections => grounds.quota.most() as f64,
+        Gauge::Overload => f64::from(grounds.load.level() as u8),
+        Gauge::Descriptors => grounds.load.used().descriptors as f64,
+        Gauge::MostDescriptors => grounds.load.most().descriptors as f64,
         Gauge::Places => grounds.quota.used().min(grounds.quota.most()) as f64,
         Gauge::AccessWritten => grounds.access.written.load(Ordering::Relaxed) as f64,
         Gauge::AccessDropped => grounds.access.dropped.load(Ordering::Relaxed) as f64,

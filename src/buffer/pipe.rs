@@ -54,6 +54,16 @@ impl<P> Pipes<P> {
         self.lent
     }
 
+    /// How many there are, those that are kept free among them.
+    pub fn held(&self) -> usize {
+        self.lent + self.free.len()
+    }
+
+    /// How many bytes those that are lent out may hold.
+    pub fn bytes(&self) -> usize {
+        self.lent * self.capacity
+    }
+
     /// An empty pipe, made by `make` when no free one is left; `None` when all that there may be
     /// are lent, or the system gives none.
     pub fn take(&mut self, make: impl FnOnce(usize) -> io::Result<P>) -> Option<Loan<P>> {

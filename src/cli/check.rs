@@ -70,14 +70,20 @@ fn limits(out: &mut String, limits: &Limits) -> fmt::Result {
         0 => "what the file-descriptor limit allows".to_owned(),
         most => most.to_string(),
     };
-    let per_ip = match limits.max_connections_per_ip {
+    let bound = |count: usize| match count {
         0 => "no bound".to_owned(),
         most => most.to_string(),
     };
     writeln!(out, "limits:")?;
     let mut row = |name: &str, value: String| writeln!(out, "  {name:<24}{value}");
     row("max_connections", connections)?;
-    row("max_connections_per_ip", per_ip)?;
+    row(
+        "max_connections_per_ip",
+        bound(limits.max_connections_per_ip),
+    )?;
+    row("connection_rate", bound(limits.connection_rate))?;
+    let each = bound(limits.connection_rate_per_ip);
+    row("connection_rate_per_ip", each)?;
     row("max_buffer_memory", show_size(limits.max_buffer_memory))?;
     let times: [(&str, Duration); 8] = [
         ("handshake_timeout", limits.handshake_timeout),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::key::BANDWIDTH;
-use super::{Admin, Key, Kind, Settings};
+use super::{Admin, CONNECTIONS, Key, Kind, RATE, Settings, Terms};
 
 /// The server's own part of the configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,6 +98,10 @@ pub struct Limits {
     pub max_connections_per_ip: usize,
     /// Bytes a second, each way, of all relays of one source address; 0 is no bound.
     pub bandwidth_per_ip: u64,
+    /// New connections a second, and as many at once; 0 is no bound.
+    pub connection_rate: usize,
+    /// New connections a second from one source address, and as many at once; 0 is no bound.
+    pub connection_rate_per_ip: usize,
     /// From accept to the end of the handshake, however slowly its bytes come.
     pub handshake_timeout: Duration,
     /// For one attempt to connect to one address.
@@ -117,6 +121,18 @@ pub struct Limits {
     pub resolve_ttl: Duration,
     /// How long a name lookup may take.
     pub resolve_timeout: Duration,
+}
+
+impl Limits {
+    /// What holds at every listener, those that sessions open among them.
+    pub fn terms(&self) -> Terms {
+        Terms {
+            max_connections_per_ip: self.max_connections_per_ip,
+            connection_rate: self.connection_rate,
+            connection_rate_per_ip: self.connection_rate_per_ip,
+            ..Terms::default()
+        }
+    }
 }
 
 impl Core {
@@ -147,6 +163,8 @@ impl Core {
                 max_connections: settings.count("limits.max_connections"),
                 max_connections_per_ip: settings.count("limits.max_connections_per_ip"),
                 bandwidth_per_ip: settings.size("limits.bandwidth_per_ip"),
+                connection_rate: settings.count("limits.connection_rate"),
+                connection_rate_per_ip: settings.count("limits.connection_rate_per_ip"),
                 handshake_timeout: settings.time("limits.handshake_timeout"),
                 connect_timeout: settings.time("limits.connect_timeout"),
                 idle_timeout: settings.time("limits.idle_timeout"),
@@ -274,6 +292,20 @@ pub const KEYS: &[Key] = &[
     )
     .flag("bandwidth-per-ip"),
     Key::new(
+        "limits.connection_rate",
+        RATE,
+        "0",
+        "new connections a second, and as many at once; 0 is no bound",
+    )
+    .flag("connection-rate"),
+    Key::new(
+        "limits.connection_rate_per_ip",
+        RATE,
+        "0",
+        "new connections a second from one source address, and as many at once; 0 is no bound",
+    )
+    .flag("connection-rate-per-ip"),
+    Key::new(
         "limits.handshake_timeout",
         TIMEOUT,
         "5s",
@@ -344,12 +376,6 @@ pub const KEYS: &[Key] = &[
     .flag("resolve-timeout")
     .fixed(),
 ];
-
-/// Beyond ten million sockets no kernel's default tables go.
-const CONNECTIONS: Kind = Kind::Count {
-    least: 0,
-    most: 10_000_000,
-};
 
 /// A deadline must leave a turn of the loop its time, and end within a week.
 const TIMEOUT: Kind = Kind::Time {

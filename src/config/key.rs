@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 /// A key of the configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Key {
     /// Where it stands in the file: `workers`, or `agent.max_payload` for a key of `[agent]`.
     pub path: &'static str,
@@ -24,7 +24,7 @@ pub struct Key {
 }
 
 /// What a key takes, with the bounds of what makes sense.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Kind {
     /// `true` or `false`; as a flag it needs no value.
     Switch,
@@ -205,6 +205,21 @@ impl Kind {
             Kind::TableList => "a list of tables".to_owned(),
         }
     }
+}
+
+/// One table of two lists of keys; `N` is the length of both together.
+pub const fn join<const N: usize>(first: &[Key], second: &[Key]) -> [Key; N] {
+    assert!(first.len() + second.len() == N, "so long are both together");
+    let mut all = [Key::new("", Kind::Switch, "", ""); N];
+    let mut at = 0;
+    while at < N {
+        all[at] = match at < first.len() {
+            true => first[at],
+            false => second[at - first.len()],
+        };
+        at += 1;
+    }
+    all
 }
 
 /// The environment variable of a flag.

@@ -28,17 +28,19 @@ mod read;
 mod secret;
 mod services;
 mod settings;
+mod terms;
 mod told;
 mod value;
 
 pub use self::admin::{Admin, KEYS as ADMIN_KEYS};
 pub use self::core::{AccessLog, AccessTarget, Core, KEYS, Limits, LogFormat, Way};
 pub use file::{Entry, Item, Value};
-pub use key::{BANDWIDTH, Key, Kind, variable};
+pub use key::{BANDWIDTH, Key, Kind, join, variable};
 pub use mistake::{Mistake, Place, Position, plain};
 pub use nearest::nearest;
 pub use secret::Secret;
 pub use settings::{Settings, Traffic};
+pub use terms::{CONNECTIONS, RATE, SEND_PROXY, TERMS, Terms, network};
 pub use told::{Told, changes};
 pub use value::{
     address, duration, ports, show_bandwidth, show_duration, show_ports, show_size, size,

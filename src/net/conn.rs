@@ -4,9 +4,10 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{Pace, Place, Stream};
+use super::{Entry, Pace, Place, Stream};
 use crate::buffer::{Pool, Ring};
 use crate::reactor::{Key, SessionKey, TimerKey};
 
@@ -29,9 +30,10 @@ pub type LinkKey = Key<LinkMark>;
 pub struct Conn<S> {
     /// The socket.
     pub stream: S,
-    /// The session it belongs to; `None` while its last bytes are flushed after that has ended.
+    /// The session it belongs to; `None` before there is one, and while its last bytes are flushed
+    /// after that has ended.
     pub owner: Option<SessionKey>,
-    /// Its session's place among the server's connections, while its last bytes are flushed.
+    /// Its session's place among the server's connections, while there is no session.
     pub place: Option<Place>,
     /// Its place in a relayed pair: the link, and which of the two it is.
     pub link: Option<(LinkKey, Side)>,
@@ -100,6 +102,18 @@ pub struct Care {
     pub in_flight: usize,
     /// How fast it may be read, if not as fast as it sends.
     pub pace: Option<Pace>,
+    /// It has still to say for whom it comes; no session has heard of it.
+    pub knock: Option<Knock>,
+    /// Where its peer wanted to go, as the one who came for it has said.
+    pub destination: Option<SocketAddr>,
+}
+
+/// A connection that has been accepted and not let in.
+pub struct Knock {
+    /// Where it came in.
+    pub entry: Entry,
+    /// From whom it came.
+    pub peer: SocketAddr,
 }
 
 /// A connection that waits for room in another's queue.
@@ -147,6 +161,12 @@ impl<S: Stream> Conn<S> {
     /// What few connections need, from now on kept for this one.
     pub fn care(&mut self) -> &mut Care {
         self.care.get_or_insert_default()
+    }
+
+    /// True while it has still to say for whom it comes.
+    pub fn knocks(&self) -> bool {
+        let care = self.care.as_ref();
+        care.is_some_and(|care| care.knock.is_some())
     }
 
     /// With how many queued bytes its session is told of room.

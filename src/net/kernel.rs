@@ -221,6 +221,10 @@ impl Stream for TcpStream {
         self.shutdown(Shutdown::Write)
     }
 
+    fn local(&self) -> Option<SocketAddr> {
+        self.local_addr().ok()
+    }
+
     fn connected(&mut self) -> io::Result<()> {
         match self.take_error()? {
             Some(error) => Err(error),

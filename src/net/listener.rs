@@ -1,7 +1,9 @@
 //! A listening socket and its protection against running out of descriptors.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::Door;
 use crate::reactor::{Key, SessionKey, TimerKey};
 
 /// Marks the keys of a worker's listener table.
@@ -20,6 +22,9 @@ pub struct Listener<L> {
     pub service: usize,
     /// Which of that service's listeners it is.
     pub number: usize,
+    /// Who may come in by it; none at a listener of a session's own, where only what holds for the
+    /// whole server does.
+    pub door: Option<Arc<Door>>,
     /// The session that opened it and is told who comes; `None` for a listener of the service.
     pub owner: Option<SessionKey>,
     /// Connections may be waiting; cleared when an accept finds none.
@@ -31,6 +36,21 @@ pub struct Listener<L> {
     backoff: Duration,
 }
 
+/// Where an accepted connection came in.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What the log calls the listener, by the worker's number of that name.
+    pub name: u16,
+    /// Which of the server's services the connection belongs to.
+    pub service: usize,
+    /// Which of that service's listeners it came to.
+    pub number: usize,
+    /// The session whose listener it is, if it is one's own.
+    pub owner: Option<(SessionKey, ListenerKey)>,
+    /// Who may come in by it.
+    pub door: Option<Arc<Door>>,
+}
+
 impl<L> Listener<L> {
     /// A listener that may have connections waiting already.
     pub fn new(socket: L, name: u16, service: usize, number: usize) -> Self {
@@ -39,11 +59,23 @@ impl<L> Listener<L> {
             name,
             service,
             number,
+            door: None,
             owner: None,
             can_accept: false,
             queued: false,
             rest: None,
             backoff: FIRST_REST,
+        }
+    }
+
+    /// Where those who come to it come in; it is called `key`.
+    pub fn entry(&self, key: ListenerKey) -> Entry {
+        Entry {
+            name: self.name,
+            service: self.service,
+            number: self.number,
+            owner: self.owner.map(|owner| (owner, key)),
+            door: self.door.clone(),
         }
     }
 

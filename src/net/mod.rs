@@ -6,8 +6,10 @@
 
 mod adopted;
 mod conn;
+mod door;
 mod kernel;
 mod listener;
+mod load;
 mod pace;
 mod quota;
 mod udp;
@@ -18,12 +20,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use adopted::{Adoptable, adopt, adopt_datagrams, inspect};
-pub use conn::{Care, Conn, ConnKey, ConnMark, LinkKey, LinkMark, Waiter};
+pub use conn::{Care, Conn, ConnKey, ConnMark, Knock, LinkKey, LinkMark, Waiter};
+pub use door::{Door, Doors};
 pub use kernel::{
     Kernel, KernelPipe, KernelSocket, Poller, SocketOptions, bind, bind_datagrams, open, probe,
     probe_datagrams,
 };
-pub use listener::{FIRST_REST, Listener, ListenerKey, ListenerMark};
+pub use listener::{Entry, FIRST_REST, Listener, ListenerKey, ListenerMark};
+pub use load::{Level, Load, Usage};
 pub use pace::{Bucket, Pace, Sources, Throttle};
 pub use quota::{Place, Quota};
 pub use udp::{
@@ -45,6 +49,9 @@ pub trait Stream {
 
     /// Tells the peer that no more bytes will come (FIN).
     fn shut(&mut self) -> io::Result<()>;
+
+    /// The address here that the peer came to, where that can be told.
+    fn local(&self) -> Option<SocketAddr>;
 
     /// How a connect ended: `Ok` when the stream is connected.
     fn connected(&mut self) -> io::Result<()>;

@@ -16,10 +16,11 @@ mod outgoing;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 pub use outgoing::{Leaving, Line, Outgoing};
 
-use super::{Datagrams, Place};
+use super::{Datagrams, Door, Place};
 use crate::reactor::{Key, SessionKey};
 use crate::sys::{Arrival, DATAGRAMS};
 
@@ -39,6 +40,8 @@ pub struct Socket<S> {
     pub number: usize,
     /// What it is to the server, if it is a listener's and not a session's own.
     pub home: Option<Home>,
+    /// Who may send to it, if it is a listener's.
+    pub door: Option<Arc<Door>>,
     /// Its place among the server's connections; a listener's has none.
     pub place: Option<Place>,
     /// It speaks with one address only, and hears of what could not be delivered there.
@@ -62,6 +65,7 @@ impl<S> Socket<S> {
             owner: None,
             number: 0,
             home: None,
+            door: None,
             place: None,
             connected: false,
             queued: false,

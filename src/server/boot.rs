@@ -9,9 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::access::Access;
+use super::budget::{Budget, Needs};
 use super::listeners::{self, Bound};
 use super::operations::{Operations, Site};
-use super::part::Part;
+use super::part::{Common, Part};
 use super::passed::Passed;
 use super::reload::{self, Beginning, Caller, House, Reloader};
 use super::signals::{Stopper, Watch};
@@ -22,7 +23,7 @@ use crate::admin::{Admin, Panel, Shown};
 use crate::config::Core;
 use crate::control::resolver::{Names, Resolver};
 use crate::control::{Control, Letter, Request, unix_now};
-use crate::net::{self, Kernel, Poller, Quota, SocketOptions};
+use crate::net::{self, Kernel, Poller, SocketOptions};
 use crate::reactor::{self, Address, Bell, Mailbox, Pulse, mailbox};
 use crate::session::{Ground, Listen, Post, Service};
 use crate::stats::{self, Counters, Metric};
@@ -127,6 +128,12 @@ fn open(
     }
     let limits = plan.core.limits.clone();
     let workers = plan.core.worker_threads(sys::processors());
+    let budget = Budget::draw_up(&Needs {
+        workers,
+        listeners: listens.iter().map(Vec::len).sum(),
+        admin: Operations::needs(&plan.core.admin),
+        is_kept: supervisor.is_there(),
+    })?;
     let pools: Vec<_> = roles.iter().flat_map(|role| role.pools()).collect();
     let store = open_store(&plan, !pools.is_empty())?;
     let resolver = Resolver::new(limits.resolve_ttl, limits.resolve_timeout)
@@ -141,10 +148,7 @@ fn open(
     listeners::keep(&bound, workers, &supervisor);
     let supervisor = Arc::new(supervisor);
     let operations = Operations::bind(&plan.core.admin)?;
-    let descriptors = operations.descriptors() + copies(&supervisor, workers, bound.len());
-    let most = most_connections(&plan.core, workers, bound.len(), descriptors);
-    let quota = Quota::new(most, limits.max_connections_per_ip);
-    let quota = Arc::new(quota.pacing(limits.bandwidth_per_ip));
+    let house = budget.house(&plan.core);
     let told = operations.listens();
     let listens: Vec<_> = bound
         .iter()
@@ -159,7 +163,7 @@ fn open(
         addresses: Vec::new(),
         own: listens.iter().map(|listen| listen.address).collect(),
         cores: workers,
-        connections: most,
+        connections: house.quota.most(),
         data_dir: plan.core.data_dir.clone(),
     };
     let services = services(&plan, ground, &bound);
@@ -170,7 +174,8 @@ fn open(
         let control = Control::new(store, resolver, addresses);
         control.lending(pools, Instant::now(), unix_now())
     };
-    let mut crew = Crew::start(&plan.core, workers, cast, &bound, options, &quota, control)?;
+    let mut crew = Crew::start(&plan.core, workers, cast, &bound, options, &house, control)?;
+    let most = house.quota.most();
     crew.watch_over(&supervisor)?;
     let status = format!("{workers} workers, {records} records, at most {most} connections");
     let premises = Premises {
@@ -181,8 +186,7 @@ fn open(
         memory,
         names,
         options,
-        quota,
-        descriptors,
+        house,
         supervisor,
         status,
     };
@@ -198,8 +202,7 @@ struct Premises {
     memory: Memory,
     names: Names,
     options: SocketOptions,
-    quota: Arc<Quota>,
-    descriptors: usize,
+    house: Common,
     supervisor: Arc<Supervisor>,
     status: String,
 }
@@ -228,7 +231,7 @@ impl Premises {
             orders: &crew.orders,
             questions: crew.questions.clone(),
             memory: self.memory.clone(),
-            quota: &self.quota,
+            house: &self.house,
             access: Arc::clone(&crew.tally),
             stopper: &crew.stopper,
         })?;
@@ -244,8 +247,7 @@ impl Premises {
                 memory: self.memory,
                 names: self.names,
                 options: self.options,
-                quota: self.quota,
-                descriptors: self.descriptors,
+                house: self.house,
                 workers: crew.orders.clone(),
                 stopper: crew.stopper.clone(),
                 supervisor: self.supervisor,
@@ -276,14 +278,6 @@ fn shown(plan: &Plan, listens: &[Listen]) -> Shown {
         listeners: listens.to_vec(),
         routes: on.flat_map(|role| role.routes()).collect(),
         token: plan.core.admin.token.clone(),
-    }
-}
-
-/// Copies of descriptors that are there for a service manager.
-fn copies(supervisor: &Supervisor, workers: usize, listeners: usize) -> usize {
-    match supervisor.is_there() {
-        true => workers * listeners,
-        false => 0,
     }
 }
 
@@ -320,7 +314,7 @@ impl Crew {
         cast: Cast,
         bound: &[Bound],
         options: SocketOptions,
-        quota: &Arc<Quota>,
+        house: &Common,
         control: impl FnOnce(Vec<Address<Letter>>) -> Control,
     ) -> Result<Self, StartError> {
         let desks = (0..workers)
@@ -370,7 +364,7 @@ impl Crew {
                 pipe_size: core.pipe_size as usize,
                 questions: crew.questions.clone(),
                 phase: Arc::clone(&phase),
-                quota: Arc::clone(quota),
+                house: house.clone(),
                 counters,
                 access: crew.access.as_ref().map(Access::queue),
                 stopper: crew.stopper.clone(),
@@ -539,34 +533,6 @@ pub(super) fn role_word(listeners: &[&'static str], protocol: &'static str) -> &
     }
 }
 
-/// How many connections the descriptors allow: each may need a second one, to its upstream.
-pub(super) fn most_connections(
-    core: &Core,
-    workers: usize,
-    listeners: usize,
-    others: usize,
-) -> usize {
-    if let Ok((soft, hard)) = sys::descriptor_limit()
-        && soft < hard
-        && let Err(error) = sys::set_descriptor_limit(hard)
-    {
-        log::warn!("the descriptor limit stays at {soft}: {error}");
-    }
-    let open = sys::descriptor_limit().map_or(1024, |(soft, _)| soft as usize);
-    let own = OWN_DESCRIPTORS + others + workers * (3 + listeners);
-    let allowed = (open.saturating_sub(own) / 2).max(1);
-    match core.limits.max_connections {
-        0 => allowed,
-        wanted if wanted > allowed => {
-            log::warn!(
-                "max_connections = {wanted} is cut to {allowed}, which {open} descriptors allow; raise `ulimit -n`"
-            );
-            allowed
-        }
-        wanted => wanted,
-    }
-}
-
 fn farewell(counters: &[Arc<Counters>]) {
     let sum = |metric| stats::sum(counters.iter().map(Arc::as_ref), metric);
     log::info!(
@@ -591,9 +557,6 @@ const LETTERS: usize = 16_384;
 
 /// Orders of the house that may wait for a worker: those of one client of the admin address each.
 const ORDERS: usize = 256;
-
-/// Descriptors that are not connections: the store, the standard ones, lookups, and some to spare.
-const OWN_DESCRIPTORS: usize = 32;
 
 /// What a server without the agent role stores.
 const NO_RECORDS: store::Limits = store::Limits {

@@ -380,6 +380,7 @@ mod tests {
             name: None,
             address: "127.0.0.1:0".parse().unwrap(),
             transport,
+            terms: std::sync::Arc::default(),
         }
     }
 
@@ -389,6 +390,7 @@ mod tests {
             name: name.map(Box::from),
             address: address.parse().unwrap(),
             transport: Transport::Stream,
+            terms: std::sync::Arc::default(),
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use mio::net::TcpListener;
 
+use super::part::Common;
 use super::reload::Caller;
 use super::signals::Stopper;
 use super::supervisor::Supervisor;
@@ -14,7 +15,6 @@ use super::{Plan, StartError};
 use crate::admin::{self, Admin, Grounds, NoReload, Panel, Reload};
 use crate::config;
 use crate::control::Request;
-use crate::net::Quota;
 use crate::reactor::Address;
 use crate::session::{Listen, Transport};
 use crate::stats::Counters;
@@ -40,8 +40,8 @@ pub(super) struct Site<'a> {
     pub(super) orders: &'a [Address<Order>],
     pub(super) questions: Sender<Request>,
     pub(super) memory: Memory,
-    pub(super) quota: &'a Arc<Quota>,
     pub(super) access: Arc<AccessTally>,
+    pub(super) house: &'a Common,
     pub(super) stopper: &'a Stopper,
 }
 
@@ -59,6 +59,7 @@ impl Operations {
                 name: None,
                 address,
                 transport: Transport::Stream,
+                terms: Arc::default(),
             };
             let opened =
                 admin::bind(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
@@ -79,11 +80,11 @@ impl Operations {
         &self.told
     }
 
-    /// How many descriptors it needs at the least.
-    pub(super) fn descriptors(&self) -> usize {
-        match self.listeners.len() {
-            0 => 0,
-            listeners => listeners + admin::DESCRIPTORS,
+    /// How many descriptors it needs with its clients, and how many at the least.
+    pub(super) fn needs(config: &config::Admin) -> (usize, usize) {
+        match config.listen.len() {
+            0 => (0, 0),
+            listeners => (listeners + admin::DESCRIPTORS, listeners + LEAST),
         }
     }
 
@@ -106,8 +107,9 @@ impl Operations {
             workers: site.orders.to_vec(),
             control: site.questions,
             memory: site.memory,
-            quota: Arc::clone(site.quota),
             access: site.access,
+            quota: Arc::clone(&site.house.quota),
+            load: Arc::clone(&site.house.load),
             phase: stopper.phase(),
             drain: Box::new(move || {
                 if !stopper.is_ending() {
@@ -123,6 +125,9 @@ impl Operations {
             .map_err(|error| StartError::System("start the admin thread", error))
     }
 }
+
+/// Its poll, its bell, and one client.
+const LEAST: usize = 3;
 
 /// Its key in the address file, its word in the log.
 const NAME: &str = "admin";

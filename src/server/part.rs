@@ -12,12 +12,23 @@ use super::listeners::{Opened, Share};
 use super::signals::Stopper;
 use crate::config::{Limits, Way};
 use crate::control::{Letter, Request};
-use crate::net::{Kernel, Poller, Quota, SocketOptions};
+use crate::net::{Doors, Kernel, Load, Poller, Quota, SocketOptions};
 use crate::reactor::{Address, Mailbox, Pulse};
 use crate::session::{Post, Service};
 use crate::stats::Counters;
 use crate::sys;
 use crate::worker::{AccessQueue, Order, Phase, Setup, Worker};
+
+/// What all workers count together.
+#[derive(Clone)]
+pub(super) struct Common {
+    /// Places for connections.
+    pub(super) quota: Arc<Quota>,
+    /// How near the server is to what it may use.
+    pub(super) load: Arc<Load>,
+    /// Who may come in where.
+    pub(super) doors: Arc<Doors>,
+}
 
 /// What one worker's thread starts with.
 pub(super) struct Part {
@@ -40,7 +51,7 @@ pub(super) struct Part {
     pub(super) pipe_size: usize,
     pub(super) questions: Sender<Request>,
     pub(super) phase: Arc<Phase>,
-    pub(super) quota: Arc<Quota>,
+    pub(super) house: Common,
     pub(super) counters: Arc<Counters>,
     pub(super) access: Option<AccessQueue>,
     pub(super) stopper: Stopper,
@@ -71,6 +82,7 @@ impl Part {
         let mut poller = self.poller;
         let setup = Setup {
             core,
+            handshake_timeout: self.limits.handshake_timeout,
             idle_timeout: self.limits.idle_timeout,
             drain_timeout: self.limits.drain_timeout,
             drain_spread: self.limits.drain_spread,
@@ -85,7 +97,9 @@ impl Part {
             orders: self.orders,
             cores: self.cores,
             phase: self.phase,
-            quota: self.quota,
+            quota: self.house.quota,
+            doors: self.house.doors,
+            load: self.house.load,
             counters: self.counters,
             seats: self
                 .services

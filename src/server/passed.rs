@@ -175,6 +175,7 @@ mod tests {
             name: name.map(Box::from),
             address,
             transport,
+            terms: std::sync::Arc::default(),
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::Session;
-use crate::config::{Entry, Key, Limits, Settings};
+use crate::config::{Entry, Key, Limits, Settings, Terms};
 use crate::control::leases::Pool;
 use crate::control::resolver::Names;
 use crate::store::{self, Memory};
@@ -141,6 +141,9 @@ pub struct Listen {
     pub address: SocketAddr,
     /// What comes there.
     pub transport: Transport,
+    /// Who may come, how many and how fast: the same for all listeners of a role, but for those with
+    /// a name, which have their own.
+    pub terms: Arc<Terms>,
 }
 
 impl Listen {

@@ -48,6 +48,8 @@ pub enum Source {
     Whole(Gauge),
     /// What the logs have lost, of each.
     LogDropped,
+    /// Connections closed at the door, of each core and reason.
+    Refused,
     /// Sessions begun, of each role.
     RoleOpened,
     /// Sessions that are open, of each role.
@@ -85,6 +87,12 @@ pub enum Gauge {
     AccessDropped,
     /// Times that it could not be written.
     AccessFailed,
+    /// The step of the overload ladder.
+    Overload,
+    /// Descriptors of connections, datagram sockets and pipes.
+    Descriptors,
+    /// How many of those there may be.
+    MostDescriptors,
     /// Values in the store.
     StoreRecords,
     /// Bytes of ids, sections and values.
@@ -144,6 +152,48 @@ impl Reason {
             Self::Stopping => "stopping",
             Self::Kicked => "kicked",
             Self::Panicked => "panicked",
+        }
+    }
+}
+
+/// Why a connection was closed at the door, before any session heard of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Refusal {
+    /// It came from where nobody may come from.
+    Denied,
+    /// There are as many from its source as may be.
+    ConnectionsPerIp,
+    /// Too many came in a second.
+    Rate,
+    /// Too many came from its source in a second.
+    RatePerIp,
+    /// It came from a proxy that is believed, and did not say for whom.
+    Header,
+    /// The server gives up new work.
+    Overload,
+}
+
+impl Refusal {
+    /// All of them, in order.
+    pub const ALL: [Self; 6] = [
+        Self::Denied,
+        Self::ConnectionsPerIp,
+        Self::Rate,
+        Self::RatePerIp,
+        Self::Header,
+        Self::Overload,
+    ];
+
+    /// The word: a bound is called as its key is.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::ConnectionsPerIp => "max_connections_per_ip",
+            Self::Rate => "connection_rate",
+            Self::RatePerIp => "connection_rate_per_ip",
+            Self::Header => "proxy_header",
+            Self::Overload => "overload",
         }
     }
 }
@@ -244,6 +294,21 @@ pub const TABLE: &[About] = &[
         Gauge::Places,
         "places taken of those, a relay's two connections being one",
     ),
+    whole(
+        "towpath_overload_level",
+        Gauge::Overload,
+        "0 normal, 1 pressed (strangers are turned away), 2 full (nobody is taken in)",
+    ),
+    whole(
+        "towpath_descriptors_used",
+        Gauge::Descriptors,
+        "descriptors of connections, datagram sockets and kernel pipes",
+    ),
+    whole(
+        "towpath_descriptors_max",
+        Gauge::MostDescriptors,
+        "how many of those the descriptor limit leaves room for",
+    ),
     role(
         "towpath_sessions",
         Kind::Gauge,
@@ -311,6 +376,13 @@ pub const TABLE: &[About] = &[
         "towpath_shed_total",
         Metric::Shed,
         "connections and sockets refused at a cap",
+    ),
+    role(
+        "towpath_refused_total",
+        Kind::Counter,
+        "core, reason",
+        Source::Refused,
+        "connections closed at the door, before a session was begun for them",
     ),
     counter(
         "towpath_accept_rests_total",

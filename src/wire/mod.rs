@@ -3,6 +3,8 @@
 //! It is not a protocol: it knows neither frames nor dialects, and it sees no socket, no clock and
 //! no log. The codecs under `protocols` are made of it.
 
+pub mod proxy;
+
 use std::fmt;
 
 /// Takes fields off the front of a byte slice; every call says what the field is, so that an error

@@ -16,13 +16,16 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{DRAINING, MOST_SOCKETS, Pending, Slot, TURN_BYTES, TURN_DATAGRAMS, Timer, Worker};
-use crate::net::{Batch, Home, Network, Outgoing, Place, Socket, SocketKey, SocketMark, Train};
+use crate::net::{
+    Batch, Door, Home, Network, Outgoing, Place, Socket, SocketKey, SocketMark, Train,
+};
 use crate::reactor::{SessionKey, Table};
 use crate::session::{Action, Event, Listen};
-use crate::stats::Metric;
+use crate::stats::{Metric, Refusal};
 
 /// One core's datagram sockets and what passes by them.
 pub(super) struct Exchange<S> {
@@ -155,6 +158,8 @@ impl<N: Network> Worker<N> {
         };
         let mut socket = Socket::new(Some(socket));
         socket.home = Some(home);
+        let doors = &self.setup.doors;
+        socket.door = Some(doors.at(service, listen.name.as_deref(), &listen.terms));
         let full = |_| io::Error::other("too many sockets");
         let key = self.exchange.sockets.insert(socket).map_err(full)?;
         self.watch_socket(key)?;
@@ -377,12 +382,24 @@ impl<N: Network> Worker<N> {
     /// meanwhile; then nobody is left to whom the rest could be given.
     fn hand_over(&mut self, owner: SessionKey, key: SocketKey, batch: &Batch, share: &mut Share) {
         let (mut received, mut dropped) = (0, 0);
+        let socket = self.exchange.sockets.get(key);
+        let door = socket.and_then(|socket| socket.door.clone());
+        let choosy = door.filter(|door| door.is_choosy());
         for train in batch.trains() {
             let count = train.as_ref().map_or(1, Train::count);
             received += count;
             share.bytes += train.as_ref().map_or(0, |train| train.payload.len());
             let socket = self.exchange.sockets.get(key);
             let heard = socket.is_some_and(|socket| socket.owner == Some(owner));
+            let is_barred = |train: &Train<'_>| {
+                let barred = |door: &Arc<Door>| door.bars(train.from.ip());
+                choosy.as_ref().is_some_and(barred)
+            };
+            if train.as_ref().is_some_and(is_barred) {
+                self.setup.counters.refuse(Refusal::Denied);
+                dropped += count;
+                continue;
+            }
             match train.filter(|_| heard) {
                 Some(train) => self.deliver(owner, Event::Datagrams { socket: key, train }),
                 None => dropped += count,

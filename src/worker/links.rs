@@ -3,7 +3,8 @@
 use std::io;
 
 use super::{Pending, TURN_BYTES, Timer, Worker};
-use crate::net::{Conn, ConnKey, LinkKey, Network, Stream};
+use crate::config::Way;
+use crate::net::{Conn, ConnKey, Level, LinkKey, Network, Stream};
 use crate::reactor::SessionKey;
 use crate::relay::{Direction, Link, Means, Pumped, Silence};
 use crate::session::{RelayEnd, Relayed};
@@ -93,11 +94,16 @@ impl<N: Network> Worker<N> {
         let direction = &mut link.directions[from];
         let before = direction.moved;
         let ration = source.ration(self.now);
+        // A pipe takes two descriptors, which are worth more for something else now.
+        let way = match self.setup.load.level() {
+            Level::Normal => self.setup.way,
+            _ => Way::Copy,
+        };
         let mut means = Means {
             pool: &mut self.pool,
             pipes: &mut self.pipes,
             network: &mut self.network,
-            way: self.setup.way,
+            way,
             last_way,
             ration,
             taken: 0,

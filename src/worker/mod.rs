@@ -20,6 +20,7 @@
 mod access;
 mod care;
 mod datagrams;
+mod entry;
 mod handing;
 mod held;
 mod links;
@@ -53,8 +54,8 @@ use crate::buffer::{Pipes, Pool};
 use crate::config::Way;
 use crate::control::{Letter, Reply, Request};
 use crate::net::{
-    Conn, ConnKey, ConnMark, Kernel, LinkKey, LinkMark, Listener, ListenerKey, ListenerMark,
-    Network, Quota, Ready, SocketKey, SocketOptions, Stream, Watched,
+    Conn, ConnKey, ConnMark, Doors, Kernel, LinkKey, LinkMark, Listener, ListenerKey, ListenerMark,
+    Load, Network, Quota, Ready, SocketKey, SocketOptions, Stream, Usage, Watched,
 };
 use crate::reactor::{Address, Handle, Mailbox, Outbox, SessionKey, SessionMark, Table, Wheel};
 use crate::relay::Link;
@@ -66,6 +67,8 @@ use crate::sys;
 pub struct Setup<N: Network = Kernel> {
     /// Its number.
     pub core: u8,
+    /// How long a connection may take to say for whom it comes.
+    pub handshake_timeout: Duration,
     /// Longest silence of a relayed pair.
     pub idle_timeout: Duration,
     /// Longest wait for open sessions when the server stops.
@@ -96,6 +99,10 @@ pub struct Setup<N: Network = Kernel> {
     pub phase: Arc<Phase>,
     /// The whole server's caps.
     pub quota: Arc<Quota>,
+    /// Who may come in where.
+    pub doors: Arc<Doors>,
+    /// How near the server is to what it may use.
+    pub load: Arc<Load>,
     /// This core's counters.
     pub counters: Arc<Counters>,
     /// This core's seat of each service.
@@ -177,6 +184,8 @@ pub struct Worker<N: Network> {
     spare_timer: bool,
     /// How many listeners rest.
     resting: usize,
+    /// What all cores were told that this one uses.
+    usage: Usage,
     journal: Journal,
     /// Where the records of sessions that have ended go, if they are wanted.
     access: Option<AccessQueue>,
@@ -203,6 +212,8 @@ enum Timer {
     Session(SessionKey, u8),
     /// A connect takes too long.
     Connect(ConnKey),
+    /// A connection does not say for whom it comes.
+    Header(ConnKey),
     /// Last bytes take too long to leave.
     Linger(ConnKey),
     /// A peer takes none of the bytes that are queued for it.
@@ -289,6 +300,7 @@ impl<N: Network> Worker<N> {
             crowd_timer: false,
             spare_timer: false,
             resting: 0,
+            usage: Usage::default(),
             journal: Journal::default(),
             access: None,
             setup,
@@ -414,6 +426,7 @@ impl<N: Network> Worker<N> {
             match whose {
                 Timer::Session(key, tag) => self.session_timer(key, tag, timer),
                 Timer::Connect(key) => self.connect_ended(key, Err(io::ErrorKind::TimedOut.into())),
+                Timer::Header(key) => self.header_is_late(key),
                 Timer::Linger(key) => self.stop_lingering(key),
                 Timer::Stall(key) => self.check_stall(key),
                 Timer::Idle(key) => self.check_idle(key),
@@ -471,6 +484,7 @@ impl<N: Network> Worker<N> {
         for key in self.listeners.keys() {
             self.listeners.remove(key);
         }
+        self.dismiss_knocking();
         self.wheel
             .arm(self.now, self.setup.drain_timeout, Timer::Drain);
         for key in self.sessions.keys() {
@@ -533,6 +547,7 @@ impl<N: Network> Worker<N> {
         for outbox in &mut self.outboxes {
             outbox.flush(self.now);
         }
+        self.weigh();
         self.journal.settle(self.now, &self.setup.counters);
         self.publish();
     }

@@ -129,8 +129,12 @@ impl<N: Network> Worker<N> {
                     left = left.saturating_sub(count.max(1));
                     taken += count;
                     let (ended, way) = (conn.ended, usize::from(conn.dialled));
+                    let knocks = conn.knocks();
                     if let Some(owner) = conn.owner {
                         self.book(owner, way, count);
+                    }
+                    if knocks && !self.identify(key) {
+                        continue;
                     }
                     if count > 0 || ended {
                         self.offer(key);

@@ -12,10 +12,11 @@ use super::sockets::TX_LOW;
 use super::{DRAINING, Handoff, Pending, Timer, Worker};
 use crate::buffer::{Pool, Ring};
 use crate::control::{Command, Reply, Request};
-use crate::net::{Conn, ConnKey, ConnMark, Network, Quota, SocketKey, Stream, Train};
+use crate::net::{Conn, ConnKey, ConnMark, Level, Network, Quota, SocketKey, Stream, Train};
 use crate::reactor::{Handle, SessionKey, SessionMark, Table, TimerKey};
 use crate::session::{Action, Cause, Close, Cx, Event, Outlets, Session};
 use crate::stats::{Counters, Metric};
+use crate::wire::proxy::Ends;
 
 /// What a session reaches while it is called: the rings and what leaves by datagram sockets, nothing
 /// else of the worker.
@@ -25,6 +26,8 @@ struct Wires<'a, S, D> {
     dirty: &'a mut Vec<ConnKey>,
     exchange: &'a mut Exchange<D>,
     quota: &'a Arc<Quota>,
+    /// New flows are given up.
+    is_full: bool,
     counters: &'a Counters,
     sessions: &'a mut Table<Slot, SessionMark>,
     pending: &'a mut VecDeque<Pending>,
@@ -84,11 +87,20 @@ impl<S: Stream, D> Outlets for Wires<'_, S, D> {
         self.pool.queued()
     }
 
+    fn ends(&self, key: ConnKey) -> Option<Ends> {
+        let conn = self.conns.get(key).filter(|conn| !conn.dialled)?;
+        let from = self.sessions.get(self.caller.session)?.peer?;
+        let said = conn.care.as_ref().and_then(|care| care.destination);
+        let to = said.or_else(|| conn.stream.local())?;
+        Some(Ends { from, to })
+    }
+
     fn reserve_socket(&mut self) -> Option<SocketKey> {
-        let reserved = self
-            .quota
-            .enter()
-            .and_then(|place| self.exchange.reserve(place));
+        let place = match self.is_full {
+            true => None,
+            false => self.quota.enter(),
+        };
+        let reserved = place.and_then(|place| self.exchange.reserve(place));
         if reserved.is_none() {
             self.counters.add(Metric::Shed, 1);
         }
@@ -187,6 +199,7 @@ impl<N: Network> Worker<N> {
             dirty: &mut self.dirty,
             exchange: &mut self.exchange,
             quota: &self.setup.quota,
+            is_full: self.setup.load.level() == Level::Full,
             counters: &self.setup.counters,
             sessions: &mut self.sessions,
             pending: &mut self.pending,

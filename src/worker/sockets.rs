@@ -1,155 +1,16 @@
-//! The worker's side of sockets: accepting, connecting, reading for sessions, flushing, closing.
+//! The worker's side of sockets: connecting, reading for sessions, flushing, closing. How connections
+//! come in is the file `entry`.
 
 use std::io;
 use std::net::SocketAddr;
 
-use super::{Pending, Slot, Timer, Worker};
-use crate::net::{
-    Conn, ConnKey, FIRST_REST, Listener, ListenerKey, Network, Place, Ready, Sharing, Stream,
-};
+use super::{Pending, Timer, Worker};
+use crate::net::{Conn, ConnKey, Listener, ListenerKey, Network, Ready, Sharing, Stream};
 use crate::reactor::SessionKey;
-use crate::session::{Cause, Close, Event, Listen};
+use crate::session::Event;
 use crate::stats::Metric;
 
-use super::TURN_ACCEPTS;
-
 impl<N: Network> Worker<N> {
-    /// Takes a bound listener into care. Errors are the poll's.
-    pub fn listen(
-        &mut self,
-        socket: N::Listener,
-        listen: Listen,
-        service: usize,
-        number: usize,
-    ) -> io::Result<()> {
-        let name = self.christen(listen.to_string(), listen.role, (service, Some(number)));
-        let listener = Listener::new(socket, name, service, number);
-        let Ok(key) = self.listeners.insert(listener) else {
-            return Err(io::Error::other("too many listeners"));
-        };
-        let Some(listener) = self.listeners.get_mut(key) else {
-            return Ok(());
-        };
-        self.network.watch_listener(&mut listener.socket, key)
-    }
-
-    /// Accepts what waits, up to the turn's share.
-    pub(super) fn accept(&mut self, key: ListenerKey) {
-        let mut failures = 0;
-        for _ in 0..TURN_ACCEPTS {
-            let Some(listener) = self.listeners.get_mut(key) else {
-                return;
-            };
-            listener.can_accept = true;
-            if listener.rest.is_some() {
-                return;
-            }
-            let Some(place) = self.setup.quota.enter() else {
-                // Waiting in the backlog, a client is served as soon as a place is free.
-                return self.rest_listener(key, "max_connections reached");
-            };
-            match self.network.accept(&mut listener.socket) {
-                Ok((stream, peer)) => {
-                    listener.accepted();
-                    self.network.restore_reserve();
-                    let from = From {
-                        service: listener.service,
-                        number: listener.number,
-                        name: listener.name,
-                        owner: listener.owner.map(|owner| (owner, key)),
-                    };
-                    self.welcome(stream, peer, from, place);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    listener.can_accept = false;
-                    return;
-                }
-                Err(error) if concerns_one_connection(&error) && failures < TURN_FAILURES => {
-                    failures += 1;
-                }
-                Err(error) => {
-                    self.shed_one(key);
-                    return self.rest_listener(key, &error.to_string());
-                }
-            }
-        }
-        if let Some(listener) = self.listeners.get_mut(key)
-            && !listener.queued
-        {
-            listener.queued = true;
-            self.listeners_again.push(key);
-        }
-    }
-
-    /// Makes a session for an accepted connection.
-    fn welcome(&mut self, stream: N::Stream, peer: SocketAddr, from: From, mut place: Place) {
-        self.setup.counters.add(Metric::Accepted, 1);
-        if !place.admit(peer.ip()) {
-            self.setup.counters.add(Metric::Shed, 1);
-            return self.journal.warn(self.now, "shed", || {
-                format!(
-                    "{} from={peer} refused: max_connections_per_ip reached",
-                    from.name
-                )
-            });
-        }
-        if let Some((session, listener)) = from.owner {
-            return self.visit(session, listener, stream, peer, place);
-        }
-        let Some(seat) = self.setup.seats.get_mut(from.service) else {
-            return;
-        };
-        let session = seat.accept(from.number);
-        let role = self.role_of(from.name);
-        let mut slot = Slot::new(session, from.name, role, self.now);
-        slot.peer = Some(peer);
-        slot.place = Some(place);
-        let Ok(session) = self.sessions.insert(slot) else {
-            self.setup.counters.add(Metric::Shed, 1);
-            return;
-        };
-        self.count_begun(role);
-        match self.adopt(session, Conn::new(stream, false)) {
-            Ok(conn) => self.accepted(session, conn, peer, None),
-            Err(error) => {
-                let cause = Cause::Io("watch", error.kind());
-                self.end(session, Close::own(cause));
-            }
-        }
-    }
-
-    /// Gives a connection to the session whose own listener it came to.
-    fn visit(
-        &mut self,
-        session: SessionKey,
-        listener: ListenerKey,
-        stream: N::Stream,
-        peer: SocketAddr,
-        place: Place,
-    ) {
-        let mut conn = Conn::new(stream, false);
-        conn.place = Some(place);
-        // One that cannot be watched is closed at once; its peer sees that, and may come again.
-        if let Ok(conn) = self.adopt(session, conn) {
-            self.accepted(session, conn, peer, Some(listener));
-        }
-    }
-
-    fn accepted(
-        &mut self,
-        session: SessionKey,
-        conn: ConnKey,
-        peer: SocketAddr,
-        listener: Option<ListenerKey>,
-    ) {
-        let event = Event::Accepted {
-            conn,
-            peer,
-            listener,
-        };
-        self.deliver(session, event);
-    }
-
     /// Opens a listener of a session's own.
     pub(super) fn open_listener(
         &mut self,
@@ -219,6 +80,15 @@ impl<N: Network> Worker<N> {
         mut conn: Conn<N::Stream>,
     ) -> io::Result<ConnKey> {
         conn.owner = Some(session);
+        let key = self.watch(conn)?;
+        if let Some(slot) = self.sessions.get_mut(session) {
+            slot.conns.insert(key);
+        }
+        Ok(key)
+    }
+
+    /// Puts a connection under watch.
+    pub(super) fn watch(&mut self, conn: Conn<N::Stream>) -> io::Result<ConnKey> {
         let full = |_| io::Error::from(io::ErrorKind::OutOfMemory);
         let key = self.conns.insert(conn).map_err(full)?;
         let watched = match self.conns.get_mut(key) {
@@ -229,76 +99,7 @@ impl<N: Network> Worker<N> {
             self.conns.remove(key);
             return Err(error);
         }
-        if let Some(slot) = self.sessions.get_mut(session) {
-            slot.conns.insert(key);
-        }
         Ok(key)
-    }
-
-    /// Lets a listener rest after a connection could not be taken.
-    fn rest_listener(&mut self, key: ListenerKey, why: &str) {
-        let Some(listener) = self.listeners.get_mut(key) else {
-            return;
-        };
-        let pause = listener.next_rest();
-        listener.rest = self.wheel.arm(self.now, pause, Timer::Rest(key));
-        self.resting += 1;
-        self.setup.counters.add(Metric::Rested, 1);
-        if pause > FIRST_REST {
-            return; // Said when the row of failures began.
-        }
-        let name = &self.names[usize::from(listener.name)].text;
-        self.journal.warn(self.now, "accept", || {
-            format!("{name} accepts nobody for now: {why}")
-        });
-    }
-
-    /// Answers one waiting connection by closing it, with the descriptor held in reserve: its
-    /// client learns at once that there is no room.
-    fn shed_one(&mut self, key: ListenerKey) {
-        let Some(listener) = self.listeners.get_mut(key) else {
-            return;
-        };
-        if self.network.spend_reserve() {
-            if let Ok(taken) = self.network.accept(&mut listener.socket) {
-                drop(taken);
-                self.setup.counters.add(Metric::Shed, 1);
-            }
-            self.network.restore_reserve();
-        }
-    }
-
-    /// A rest is over.
-    pub(super) fn rested(&mut self, key: ListenerKey) {
-        let Some(listener) = self.listeners.get_mut(key) else {
-            return;
-        };
-        if listener.rest.take().is_none() {
-            return; // Woken by an earlier timer of this very pass, as a place became free.
-        }
-        self.resting -= 1;
-        self.network.restore_reserve();
-        self.accept(key);
-    }
-
-    /// A place or a descriptor was freed: resting listeners try at once.
-    pub(super) fn wake_listeners(&mut self) {
-        if self.resting == 0 {
-            return;
-        }
-        self.resting = 0;
-        self.network.restore_reserve();
-        for key in self.listeners.keys() {
-            if let Some(listener) = self.listeners.get_mut(key)
-                && let Some(timer) = listener.rest.take()
-            {
-                self.wheel.cancel(timer);
-                if !listener.queued {
-                    listener.queued = true;
-                    self.listeners_again.push(key);
-                }
-            }
-        }
     }
 
     /// Begins a connect for a session.
@@ -416,7 +217,7 @@ impl<N: Network> Worker<N> {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        if conn.parting {
+        if conn.parting || conn.knocks() {
             return;
         }
         let Some(owner) = conn.owner else {
@@ -487,7 +288,7 @@ impl<N: Network> Worker<N> {
                 conn.tell_drained = false;
                 self.deliver(owner, Event::Drained { conn: key });
             }
-            None if conn.parting => {}
+            None if conn.parting || conn.knocks() => {}
             None if conn.tx.is_empty() && (conn.ended || !(conn.can_read || conn.lingers)) => {
                 self.discard(key);
             }
@@ -531,37 +332,5 @@ impl<N: Network> Worker<N> {
     }
 }
 
-/// Where an accepted connection came in.
-struct From {
-    service: usize,
-    number: usize,
-    name: u16,
-    /// The session whose listener it is, if it is one's own.
-    owner: Option<(SessionKey, ListenerKey)>,
-}
-
-/// An accept that failed for the sake of the connection that was to be taken; the next may do.
-fn concerns_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::ECONNABORTED
-                | libc::EPROTO
-                | libc::EINTR
-                | libc::EPERM
-                | libc::ENETDOWN
-                | libc::ENOPROTOOPT
-                | libc::EHOSTDOWN
-                | libc::ENONET
-                | libc::EHOSTUNREACH
-                | libc::EOPNOTSUPP
-                | libc::ENETUNREACH
-        )
-    )
-}
-
 /// A session that queued more than this is told when the queue has fallen to it.
 pub(super) const TX_LOW: usize = 64 * 1024;
-
-/// Connections that may turn out broken in one turn; at more than that the listener rests.
-const TURN_FAILURES: usize = 16;

@@ -23,6 +23,7 @@ pub const MAX_WAIT: Duration = Duration::from_secs(60);
 pub fn house(seed: u64, shape: Shape, routes: Vec<Route>) -> House {
     let config = Config {
         listen: Vec::new(),
+        terms: Default::default(),
         token: None,
         max_payload: MAX_PAYLOAD,
         max_wait: MAX_WAIT,
@@ -38,6 +39,8 @@ pub fn house(seed: u64, shape: Shape, routes: Vec<Route>) -> House {
             max_connections: 0,
             max_connections_per_ip: 0,
             bandwidth_per_ip: 0,
+            connection_rate: 0,
+            connection_rate_per_ip: 0,
             handshake_timeout: HANDSHAKE,
             connect_timeout: CONNECT,
             idle_timeout: IDLE,
@@ -72,6 +75,7 @@ pub fn route(name: &str, targets: &[(&str, u16)]) -> Route {
         name: name.into(),
         token: None,
         bandwidth: 0,
+        send_proxy: None,
         fields: vec![("default".into(), targets.iter().map(target).collect())],
     }
 }

@@ -26,6 +26,7 @@ fn config(random: &mut Random) -> Config {
     Config {
         clients: vec!["10.0.0.1:7500".parse().unwrap()],
         servers: vec!["10.0.0.1:7501".parse().unwrap()],
+        terms: Default::default(),
         dialect: dialects[random.below(3)],
         server_dialect: [Dialect::Document, Dialect::Fastway][random.below(2)],
         auth_key: [None, Secret::new(b"the key of the town")][random.below(2)].take(),

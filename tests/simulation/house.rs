@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
-use towpath::config::Way;
+use towpath::config::{Terms, Way};
 use towpath::control::resolver::{Lookup, Names, Resolver};
 use towpath::control::{Command, Control, Request};
-use towpath::net::{Network, Quota, SocketOptions};
+use towpath::net::{Load, Network, Quota, SocketOptions, Usage};
 use towpath::reactor::{Address, Bell, Handle, SessionKey, mailbox};
 use towpath::session::{Listen, Seat, Transport};
 use towpath::stats::Counters;
@@ -39,6 +39,7 @@ pub struct House {
     pub control: Control,
     pub phase: Arc<Phase>,
     pub counters: Arc<Counters>,
+    pub load: Arc<Load>,
     /// The worker's box for orders.
     pub ordering: Address<Order<SimNetwork>>,
     questions: Receiver<Request>,
@@ -53,6 +54,10 @@ pub struct Shape {
     pub questions: usize,
     pub way: Way,
     pub drain_spread: Duration,
+    /// What holds at the listener.
+    pub terms: Terms,
+    /// What may be used before new work is given up.
+    pub room: Usage,
 }
 
 impl Default for Shape {
@@ -63,6 +68,8 @@ impl Default for Shape {
             questions: 10_000,
             way: Way::Auto,
             drain_spread: Duration::ZERO,
+            terms: Terms::default(),
+            room: Usage::default(),
         }
     }
 }
@@ -87,8 +94,10 @@ impl House {
         let phase = Arc::new(Phase::default());
         let counters = Arc::new(Counters::new(&["agent"]));
         let world = World::new(seed);
+        let load = Arc::new(Load::new(shape.room));
         let setup = Setup {
             core: 0,
+            handshake_timeout: Duration::from_secs(5),
             idle_timeout: IDLE,
             drain_timeout: DRAIN,
             drain_spread: shape.drain_spread,
@@ -104,6 +113,8 @@ impl House {
             cores: vec![core],
             phase: Arc::clone(&phase),
             quota: Arc::new(Quota::new(shape.most, 0)),
+            doors: Arc::default(),
+            load: Arc::clone(&load),
             counters: Arc::clone(&counters),
             seats: vec![seat(memory, names)],
             roles: vec!["agent"],
@@ -115,6 +126,7 @@ impl House {
             name: None,
             address: "10.0.0.1:7100".parse().unwrap(),
             transport: Transport::Stream,
+            terms: Arc::new(shape.terms),
         };
         let socket = world::listen(&world, listen.address).unwrap();
         worker.listen(socket, listen, 0, 0).unwrap();
@@ -124,6 +136,7 @@ impl House {
             control,
             phase,
             counters,
+            load,
             ordering,
             questions,
             now,
@@ -138,6 +151,7 @@ impl House {
             name: None,
             address: "10.0.0.1:7200".parse().unwrap(),
             transport: Transport::Datagram,
+            terms: Arc::default(),
         };
         let mut network = SimNetwork(self.world.clone());
         let (socket, _) = network.bind(listen.address)?;

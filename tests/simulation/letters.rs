@@ -11,6 +11,7 @@ mod verbs;
 use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use towpath::net::ConnKey;
@@ -75,6 +76,7 @@ fn row(
         name: None,
         transport: towpath::session::Transport::Stream,
         address: ([10, 0, 0, 1], port).into(),
+        terms: Arc::default(),
     };
     let seat = |core| {
         let cast = cast.clone();

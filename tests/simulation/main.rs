@@ -18,6 +18,7 @@ mod chain;
 mod crowd;
 mod datagrams;
 mod engine;
+mod entry;
 mod gateway;
 mod house;
 mod leases;

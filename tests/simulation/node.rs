@@ -68,6 +68,7 @@ struct Visitor {
 fn house(seed: u64, shape: Shape, change: impl FnOnce(&mut Config)) -> House {
     let mut config = Config {
         listen: vec!["10.0.0.1:7200".parse().unwrap()],
+        terms: Default::default(),
         public_ip: [192, 0, 2, 1].into(),
         bind_ip: [10, 0, 0, 1].into(),
         ports: PORTS,
@@ -88,6 +89,8 @@ fn house(seed: u64, shape: Shape, change: impl FnOnce(&mut Config)) -> House {
             max_connections: 0,
             max_connections_per_ip: 0,
             bandwidth_per_ip: 0,
+            connection_rate: 0,
+            connection_rate_per_ip: 0,
             handshake_timeout: HANDSHAKE,
             connect_timeout: CONNECT,
             idle_timeout: IDLE,

@@ -44,6 +44,7 @@ fn opening(house: &House, number: usize, port: u16) -> Opening<SimNetwork> {
         name: None,
         address: ([10, 0, 0, 1], port).into(),
         transport: Transport::Stream,
+        terms: std::sync::Arc::default(),
     };
     let socket = world::listen(&house.world, listen.address).unwrap();
     Opening {

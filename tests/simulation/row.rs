@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, bounded};
 use towpath::control::leases::Pool;
 use towpath::control::resolver::{Lookup, Resolver};
 use towpath::control::{Control, Letter, Request};
-use towpath::net::Quota;
+use towpath::net::{Load, Quota};
 use towpath::reactor::{Address, mailbox};
 use towpath::session::{Listen, Seat};
 use towpath::stats::{Counters, Metric};
@@ -83,6 +83,7 @@ impl Row {
             let counters = Arc::new(Counters::default());
             let setup = Setup {
                 core: core as u8,
+                handshake_timeout: Duration::from_secs(5),
                 idle_timeout: IDLE,
                 drain_timeout: DRAIN,
                 drain_spread: Duration::ZERO,
@@ -98,6 +99,8 @@ impl Row {
                 cores: cores.clone(),
                 phase: Arc::clone(&phase),
                 quota: Arc::clone(&quota),
+                doors: Arc::default(),
+                load: Arc::new(Load::new(Default::default())),
                 counters: Arc::clone(&counters),
                 seats: vec![seat],
                 roles: vec!["agent"],

@@ -17,6 +17,7 @@ pub mod node;
 pub mod notify;
 pub mod peer;
 pub mod reference;
+pub mod roles;
 pub mod route;
 pub mod server;
 pub mod tunnel;

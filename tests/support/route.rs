@@ -9,6 +9,7 @@ pub struct Route {
     name: String,
     token: String,
     bandwidth: Option<String>,
+    send_proxy: String,
     fields: Vec<(String, Vec<(String, String)>)>,
 }
 
@@ -28,6 +29,12 @@ impl Route {
     /// Its bytes a second, as the file writes them.
     pub fn bandwidth(mut self, rate: &str) -> Self {
         self.bandwidth = Some(rate.into());
+        self
+    }
+
+    /// Its hosts are told who the client is by a PROXY header of this version.
+    pub fn send_proxy(mut self, version: &str) -> Self {
+        self.send_proxy = format!("send_proxy = {version:?}\n");
         self
     }
 
@@ -59,6 +66,7 @@ impl Route {
         let quoted = |text: &String| serde_json::to_string(text).unwrap();
         let name = quoted(&self.name);
         let mut text = format!("[routes.{name}]\ntoken = {:?}\n", self.token);
+        text += &self.send_proxy;
         if let Some(rate) = &self.bandwidth {
             let _ = writeln!(text, "bandwidth = {rate:?}");
         }

@@ -179,7 +179,9 @@ fn a_key_that_each_role_has_for_itself_sends_nobody_to_another_role() {
         &[
             "t.toml:2:1: error: unknown key `listen`; known here: `clients`, `servers`, `dialect`, \
              `server_dialect`, `auth_key`, `max_packet`, `max_conns_per_client`, `client_idle_timeout`, \
-             `server_idle_timeout`, `slow_receiver_timeout`, `max_queue_memory`",
+             `server_idle_timeout`, `slow_receiver_timeout`, `max_queue_memory`, `accept_proxy`, \
+             `allow_from`, `deny_from`, `max_connections`, `max_connections_per_ip`, \
+             `connection_rate`, `connection_rate_per_ip`",
             "t.toml:3:2: error: unknown table `chian`; the nearest known name is `chain`",
         ],
     );

@@ -7,12 +7,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::{
-    Entry, Item, Key, Kind, Secret, Settings, Value, plain, show_bandwidth, show_duration,
-    show_size,
+    Entry, Item, Key, Kind, SEND_PROXY, Secret, Settings, TERMS, Terms, Value, join, plain,
+    show_bandwidth, show_duration, show_size,
 };
 use crate::session::RouteRow;
 use crate::store;
+use crate::terms_keys;
 use crate::upstream::Target;
+use crate::wire::proxy::Version;
 
 /// The agent role's part of the configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +29,8 @@ pub struct Config {
     pub max_wait: Duration,
     /// What the store may hold.
     pub store: store::Limits,
+    /// What holds at its listeners.
+    pub terms: Terms,
     /// The traffic proxy's services, in the order of the file.
     pub routes: Vec<Route>,
 }
@@ -40,6 +44,8 @@ pub struct Route {
     pub token: Option<Secret>,
     /// Bytes a second, each way, of all its relays together; 0 is no limit.
     pub bandwidth: u64,
+    /// How its hosts learn who the client is.
+    pub send_proxy: Option<Version>,
     /// Field -> its hosts, in the order of the file. No list is empty and no field occurs twice.
     pub fields: Vec<(String, Vec<Target>)>,
 }
@@ -57,6 +63,7 @@ impl Config {
                 max_records: settings.count("agent.max_records"),
                 max_bytes: bytes(settings.size("agent.max_bytes")),
             },
+            terms: Terms::read(settings, &TERM_KEYS),
             routes: routes(settings),
         };
         let open = config.listen.iter().find(|at| !at.ip().is_loopback());
@@ -78,10 +85,12 @@ fn routes(settings: &mut Settings) -> Vec<Route> {
 }
 
 fn route(entry: &Entry, settings: &mut Settings) -> Option<Route> {
-    let names = ["token", "bandwidth", "hosts"];
-    let [token, bandwidth, hosts] = settings.fields(&entry.item, names, ROUTE)?;
+    let names = ["token", "bandwidth", "send_proxy", "hosts"];
+    let [token, bandwidth, send_proxy, hosts] = settings.fields(&entry.item, names, ROUTE)?;
     let token = token.and_then(|item| settings.secret_of(&item, "token"));
     let bandwidth = bandwidth.map(|item| settings.bandwidth_of(&item, "bandwidth"));
+    let send_proxy =
+        send_proxy.and_then(|item| settings.choice_of(&item, "send_proxy", &SEND_PROXY));
     let fields = match hosts {
         Some(Item {
             value: Value::Table(entries),
@@ -97,6 +106,7 @@ fn route(entry: &Entry, settings: &mut Settings) -> Option<Route> {
         name: entry.name.clone(),
         token,
         bandwidth: bandwidth.unwrap_or_default(),
+        send_proxy: send_proxy.and_then(Version::from_name),
         fields,
     })
 }
@@ -218,16 +228,20 @@ fn try_show(agent: &Config, out: &mut String) -> fmt::Result {
     row("max_value", size(agent.store.max_value))?;
     row("max_records", agent.store.max_records.to_string())?;
     row("max_bytes", size(agent.store.max_bytes))?;
+    agent.terms.show(&mut row)?;
     for route in &agent.routes {
         let token = match route.token {
             Some(_) => "token checked",
             None => "no token",
         };
         write!(out, "route {}: {token}", plain(&route.name))?;
-        match route.bandwidth {
-            0 => writeln!(out)?,
-            rate => writeln!(out, "; {}", show_bandwidth(rate))?,
+        if route.bandwidth > 0 {
+            write!(out, "; {}", show_bandwidth(route.bandwidth))?;
         }
+        if let Some(version) = route.send_proxy {
+            write!(out, "; sends PROXY {}", version.name())?;
+        }
+        writeln!(out)?;
         for (field, targets) in &route.fields {
             let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
             let field = plain(field);
@@ -242,7 +256,11 @@ fn bytes(size: u64) -> usize {
 }
 
 /// The agent role's keys.
-pub const KEYS: &[Key] = &[
+pub const KEYS: &[Key] = &join::<{ OWN.len() + TERMS }>(OWN, &TERM_KEYS);
+
+const TERM_KEYS: [Key; TERMS] = terms_keys!("agent");
+
+const OWN: &[Key] = &[
     Key::new(
         "agent.listen",
         Kind::Addresses,

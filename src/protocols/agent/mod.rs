@@ -92,11 +92,13 @@ impl Protocol for Agent {
 
 impl Role for Config {
     fn listen(&self) -> Vec<Listen> {
+        let terms = Arc::new(self.terms.clone());
         let listen = |&address: &SocketAddr| Listen {
             role: NAME,
             name: None,
             address,
             transport: Transport::Stream,
+            terms: Arc::clone(&terms),
         };
         self.listen.iter().map(listen).collect()
     }

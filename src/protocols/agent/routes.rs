@@ -13,6 +13,7 @@ use crate::config::Secret;
 use crate::control::resolver::Names;
 use crate::net::Throttle;
 use crate::upstream::Targets;
+use crate::wire::proxy::Version;
 
 /// A secret to compare with, kept as its digest; none lets everything pass.
 ///
@@ -52,6 +53,7 @@ struct Hosts {
     name: Rc<str>,
     throttle: Option<Arc<Throttle>>,
     token: Token,
+    send_proxy: Option<Version>,
     fields: HashMap<Box<[u8]>, Field>,
 }
 
@@ -70,6 +72,8 @@ pub struct Way {
     pub throttle: Option<Arc<Throttle>>,
     /// The hosts to try.
     pub targets: Rc<Targets>,
+    /// How they learn who the client is.
+    pub send_proxy: Option<Version>,
 }
 
 impl Routes {
@@ -92,6 +96,7 @@ impl Routes {
                 name: Rc::from(route.name.as_str()),
                 throttle: throttle.clone(),
                 token: Token::of(route.token.as_ref()),
+                send_proxy: route.send_proxy,
                 fields: fields.collect(),
             };
             (route.name.as_bytes().into(), hosts)
@@ -120,6 +125,7 @@ impl Routes {
             field: Rc::clone(&found.name),
             throttle: hosts.throttle.clone(),
             targets: Rc::clone(&found.targets),
+            send_proxy: hosts.send_proxy,
         })
     }
 }

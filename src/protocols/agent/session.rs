@@ -15,7 +15,7 @@ use crate::control::{self, Command};
 use crate::net::ConnKey;
 use crate::session::{Cause, Close, Cx, Event, Session, Word};
 use crate::store::{Change, Update};
-use crate::upstream::{Dialling, Progress};
+use crate::upstream::{Dialling, Progress, introduce};
 
 /// One connection of an agent or of a traffic proxy's client.
 pub struct AgentSession {
@@ -475,6 +475,8 @@ impl AgentSession {
                 if let Some(throttle) = throttle {
                     cx.pace(client, backend, vec![throttle]);
                 }
+                let version = self.way.as_ref().and_then(|way| way.send_proxy);
+                introduce(version, client, backend, cx);
                 cx.relay(client, backend);
                 let target = match &self.state {
                     State::Dialling { dialling, .. } => dialling.number(),

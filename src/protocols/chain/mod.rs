@@ -122,12 +122,14 @@ impl Protocol for Chain {
 impl Role for Config {
     fn listen(&self) -> Vec<Listen> {
         // The hop's come first: even numbers are for streams, odd ones for datagrams.
+        let terms = Arc::new(self.terms.clone());
         let both = |&address: &SocketAddr| {
             [Transport::Stream, Transport::Datagram].map(|transport| Listen {
                 role: "chain",
                 name: None,
                 address,
                 transport,
+                terms: Arc::clone(&terms),
             })
         };
         let access = self.access.iter().flat_map(Access::listeners);
@@ -157,11 +159,13 @@ impl Access {
             AccessProtocol::Udp => Transport::Datagram,
             _ => Transport::Stream,
         };
+        let terms = Arc::new(self.terms.clone());
         self.listen.iter().map(move |&address| Listen {
             role: "access",
             name: Some(self.name.clone()),
             address,
             transport,
+            terms: Arc::clone(&terms),
         })
     }
 }

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::wire::Dialect;
-use crate::config::{Key, Kind, Secret, Settings, show_duration, show_size};
+use crate::config::{Key, Kind, Secret, Settings, TERMS, Terms, join, show_duration, show_size};
+use crate::terms_keys;
 
 /// The gateway role's part of the configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +15,8 @@ pub struct Config {
     pub clients: Vec<SocketAddr>,
     /// Where servers come; empty means none do.
     pub servers: Vec<SocketAddr>,
+    /// What holds at its listeners.
+    pub terms: Terms,
     /// What clients speak; `None` is told by their first command.
     pub dialect: Option<Dialect>,
     /// What servers speak.
@@ -40,6 +43,7 @@ impl Config {
         let config = Config {
             clients: settings.addresses("gateway.clients"),
             servers: settings.addresses("gateway.servers"),
+            terms: Terms::read(settings, &TERM_KEYS),
             dialect: dialect(settings.choice("gateway.dialect")),
             server_dialect: dialect(settings.choice("gateway.server_dialect"))
                 .unwrap_or(Dialect::Document),
@@ -133,7 +137,8 @@ fn try_show(gateway: &Config, out: &mut String) -> fmt::Result {
     row(
         "max_queue_memory",
         show_size(gateway.max_queue_memory as u64),
-    )
+    )?;
+    gateway.terms.show(&mut row)
 }
 
 /// As the configuration and the log call it.
@@ -145,7 +150,11 @@ pub(super) fn name(dialect: Dialect) -> &'static str {
 }
 
 /// The gateway role's keys.
-pub const KEYS: &[Key] = &[
+pub const KEYS: &[Key] = &join::<{ OWN.len() + TERMS }>(OWN, &TERM_KEYS);
+
+const TERM_KEYS: [Key; TERMS] = terms_keys!("gateway");
+
+const OWN: &[Key] = &[
     Key::new(
         "gateway.clients",
         Kind::Addresses,

@@ -103,12 +103,14 @@ impl Protocol for Gateway {
 
 impl Role for Config {
     fn listen(&self) -> Vec<Listen> {
+        let terms = &Arc::new(self.terms.clone());
         let listen = |role| {
             move |&address: &SocketAddr| Listen {
                 role,
                 name: None,
                 address,
                 transport: Transport::Stream,
+                terms: Arc::clone(terms),
             }
         };
         let clients = self.clients.iter().map(listen("gateway-clients"));

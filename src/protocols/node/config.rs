@@ -6,13 +6,18 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::wire::HEAD;
-use crate::config::{Key, Kind, Settings, plain, show_duration, show_ports, show_size};
+use crate::config::{
+    Key, Kind, Settings, TERMS, Terms, join, plain, show_duration, show_ports, show_size,
+};
+use crate::terms_keys;
 
 /// The node role's part of the configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where nodes come; empty means that the role is off.
     pub listen: Vec<SocketAddr>,
+    /// What holds at its listeners.
+    pub terms: Terms,
     /// What nodes are told, for the main address and for theirs.
     pub public_ip: IpAddr,
     /// Where the leased ports listen.
@@ -45,6 +50,7 @@ impl Config {
         let memory = usize::try_from(settings.size("node.max_frame_memory")).unwrap_or(usize::MAX);
         let config = Config {
             listen: settings.addresses("node.listen"),
+            terms: Terms::read(settings, &TERM_KEYS),
             public_ip: settings.ip("node.public_ip").unwrap_or(LOOPBACK),
             bind_ip: settings.ip("node.bind_ip").unwrap_or(LOOPBACK),
             ports: settings.ports("node.ports").unwrap_or(1..=u16::MAX),
@@ -171,11 +177,16 @@ fn try_show(node: &Config, out: &mut String) -> fmt::Result {
     row("max_frame", show_size(u64::from(node.max_frame)))?;
     row("max_visitors", node.max_visitors.to_string())?;
     row("max_unregistered", node.max_unregistered.to_string())?;
-    row("max_frame_memory", show_size(node.max_frame_memory as u64))
+    row("max_frame_memory", show_size(node.max_frame_memory as u64))?;
+    node.terms.show(&mut row)
 }
 
 /// The node role's keys.
-pub const KEYS: &[Key] = &[
+pub const KEYS: &[Key] = &join::<{ OWN.len() + TERMS }>(OWN, &TERM_KEYS);
+
+const TERM_KEYS: [Key; TERMS] = terms_keys!("node");
+
+const OWN: &[Key] = &[
     Key::new(
         "node.listen",
         Kind::Addresses,

@@ -118,12 +118,14 @@ impl Protocol for Node {
 impl Role for Config {
     fn listen(&self) -> Vec<Listen> {
         // Even numbers are for streams, odd ones for datagrams.
+        let terms = Arc::new(self.terms.clone());
         let both = |&address: &SocketAddr| {
             [Kind::Stream, Kind::Datagram].map(|transport| Listen {
                 role: "node",
                 name: None,
                 address,
                 transport,
+                terms: Arc::clone(&terms),
             })
         };
         self.listen.iter().flat_map(both).collect()

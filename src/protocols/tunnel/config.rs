@@ -11,14 +11,18 @@ use std::time::Duration;
 
 pub use self::expose::{Expose, Exposure, ProxyProtocol};
 use crate::config::{
-    BANDWIDTH, Key, Kind, Secret, Settings, show_bandwidth, show_duration, show_ports,
+    BANDWIDTH, Key, Kind, Secret, Settings, TERMS, Terms, join, show_bandwidth, show_duration,
+    show_ports,
 };
+use crate::terms_keys;
 
 /// The tunnel role's part of the configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where clients come; empty means that the role is off.
     pub listen: Vec<SocketAddr>,
+    /// What holds at its listeners.
+    pub terms: Terms,
     /// Where the public ports listen.
     pub bind_ip: IpAddr,
     /// What clients are told of their ports.
@@ -59,6 +63,7 @@ impl Config {
         let public_ip = settings.ip("tunnel.public_ip");
         let config = Config {
             listen: settings.addresses("tunnel.listen"),
+            terms: Terms::read(settings, &TERM_KEYS),
             bind_ip,
             public_ip: public_ip.unwrap_or(bind_ip),
             ports: settings.ports("tunnel.ports").unwrap_or(1..=u16::MAX),
@@ -148,11 +153,16 @@ fn try_show(tunnel: &Config, out: &mut String) -> fmt::Result {
     row("udp_idle_timeout", show_duration(tunnel.udp_idle_timeout))?;
     let rate = show_bandwidth(tunnel.bandwidth_per_service);
     row("bandwidth_per_service", rate)?;
+    tunnel.terms.show(&mut row)?;
     expose::show(&tunnel.expose, out)
 }
 
 /// The tunnel role's keys.
-pub const KEYS: &[Key] = &[
+pub const KEYS: &[Key] = &join::<{ OWN.len() + TERMS }>(OWN, &TERM_KEYS);
+
+const TERM_KEYS: [Key; TERMS] = terms_keys!("tunnel");
+
+const OWN: &[Key] = &[
     Key::new(
         "tunnel.listen",
         Kind::Addresses,

@@ -80,11 +80,13 @@ impl Protocol for Tunnel {
 
 impl Role for Config {
     fn listen(&self) -> Vec<Listen> {
+        let terms = Arc::new(self.terms.clone());
         let listen = |&address| Listen {
             role: "tunnel",
             name: None,
             address,
             transport: Transport::Stream,
+            terms: Arc::clone(&terms),
         };
         self.listen.iter().map(listen).collect()
     }

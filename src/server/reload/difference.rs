@@ -370,6 +370,7 @@ mod tests {
             name: name.map(Box::from),
             address: ([127, 0, 0, 1], port).into(),
             transport: Transport::Stream,
+            terms: Arc::default(),
         }
     }
 

@@ -7,7 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use serde_json::Value;
 
+use super::super::budget::{Budget, Needs};
 use super::super::listeners::{self, Bound, Opened as Socket, Share};
+use super::super::operations::Operations;
+use super::super::part::Common;
 use super::super::signals::Stopper;
 use super::super::supervisor::Supervisor;
 use super::super::{Plan, Source, boot};
@@ -16,7 +19,7 @@ use super::words::{report, words};
 use crate::admin::{NotReloaded, Panel, Shown, Wish};
 use crate::config::{Core, Entry, Position, Settings, Told};
 use crate::control::resolver::Names;
-use crate::net::{Kernel, Quota, SocketOptions};
+use crate::net::{Kernel, SocketOptions};
 use crate::reactor::{Address, Bell, Mailbox, mailbox};
 use crate::session::{Ground, Listen, Role, Service};
 use crate::store::Memory;
@@ -35,9 +38,7 @@ pub(in super::super) struct Beginning {
     pub(in super::super) memory: Memory,
     pub(in super::super) names: Names,
     pub(in super::super) options: SocketOptions,
-    pub(in super::super) quota: Arc<Quota>,
-    /// Descriptors that the admin address needs.
-    pub(in super::super) descriptors: usize,
+    pub(in super::super) house: Common,
     pub(in super::super) workers: Vec<Address<Order>>,
     pub(in super::super) stopper: Stopper,
     pub(in super::super) supervisor: Arc<Supervisor>,
@@ -58,8 +59,7 @@ pub(in super::super) struct House {
     memory: Memory,
     names: Names,
     options: SocketOptions,
-    quota: Arc<Quota>,
-    descriptors: usize,
+    common: Common,
     workers: Vec<Address<Order>>,
     stopper: Stopper,
     supervisor: Arc<Supervisor>,
@@ -125,8 +125,7 @@ impl House {
             memory: beginning.memory,
             names: beginning.names,
             options: beginning.options,
-            quota: beginning.quota,
-            descriptors: beginning.descriptors,
+            common: beginning.house,
             workers: beginning.workers,
             stopper: beginning.stopper,
             supervisor: beginning.supervisor,
@@ -296,6 +295,7 @@ impl House {
                 changes.extend(self.renew(number, &difference));
             }
         }
+        self.set_doors();
         listeners::keep(&bound, self.workers.len(), &self.supervisor);
         let renewal = |core| self.renewal(core, &changes, &bound, &leaving);
         let tasks = (0..self.workers.len()).map(|core| Task::Renew(Box::new(renewal(core))));
@@ -366,10 +366,35 @@ impl House {
         let places = self.force.roles.iter().map(|role| role.places.len());
         let (listeners, core) = (places.sum(), &self.force.core);
         let cores = self.workers.len();
-        let most = boot::most_connections(core, cores, listeners, self.descriptors);
-        self.quota.set(most, core.limits.max_connections_per_ip);
-        let sources = self.quota.sources();
+        let budget = Budget::draw_up(&Needs {
+            workers: cores,
+            listeners,
+            admin: Operations::needs(&core.admin),
+            is_kept: self.supervisor.is_there(),
+        });
+        match budget {
+            Ok(budget) => self
+                .common
+                .quota
+                .set(budget.most(core), core.limits.terms()),
+            Err(error) => log::warn!("reload: the bound of connections stays: {error}"),
+        }
+        let sources = self.common.quota.sources();
         sources.set(core.limits.bandwidth_per_ip);
+    }
+
+    /// Has new terms hold at the doors of the roles that are on; who is in stays in.
+    fn set_doors(&self) {
+        for role in &self.force.roles {
+            let Some(service) = role.service else {
+                continue;
+            };
+            for listen in role.role.listen() {
+                let name = listen.name.as_deref();
+                let door = self.common.doors.at(service, name, &listen.terms);
+                door.set((*listen.terms).clone());
+            }
+        }
     }
 
     /// Has a role's service take its configuration, or begin with it; what the workers have to do.
@@ -415,7 +440,7 @@ impl House {
             addresses: own.iter().map(|place| place.bound.address).collect(),
             own: bound.map(|listen| listen.address).collect(),
             cores: self.workers.len(),
-            connections: self.quota.most(),
+            connections: self.common.quota.most(),
             data_dir: self.force.core.data_dir.clone(),
         }
     }
@@ -442,7 +467,7 @@ impl House {
         Renewal {
             services: shifts.iter().map(change).collect(),
             leaving: Arc::clone(leaving),
-            connections: self.quota.most(),
+            connections: self.common.quota.most(),
             idle_timeout: limits.idle_timeout,
             drain_timeout: limits.drain_timeout,
             drain_spread: limits.drain_spread,

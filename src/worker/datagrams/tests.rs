@@ -11,7 +11,7 @@ use crossbeam_channel::bounded;
 
 use super::*;
 use crate::config::Way;
-use crate::net::{self, Departure, Kernel, Poller, Quota, SocketOptions};
+use crate::net::{self, Departure, Kernel, Load, Poller, Quota, SocketOptions};
 use crate::reactor::mailbox;
 use crate::session::{Close, Cx, Seat, Session, Transport};
 use crate::stats::Counters;
@@ -106,6 +106,7 @@ impl Bench {
         let heard = Arc::new(Heard::default());
         let setup = Setup {
             core: 0,
+            handshake_timeout: Duration::from_secs(5),
             idle_timeout: minute,
             drain_timeout: minute,
             drain_spread: Duration::ZERO,
@@ -121,6 +122,8 @@ impl Bench {
             cores: Vec::new(),
             phase: Arc::new(Phase::default()),
             quota: Arc::new(Quota::new(100, 0)),
+            doors: Arc::default(),
+            load: Arc::new(Load::new(Default::default())),
             counters: Arc::clone(&counters),
             seats: vec![Box::new(Forwarding(upstream, Arc::clone(&heard)))],
             roles: vec!["test"],
@@ -133,6 +136,7 @@ impl Bench {
             name: None,
             address: at,
             transport: Transport::Datagram,
+            terms: Arc::default(),
         };
         worker.listen_datagrams(socket, listen, 0, 0).unwrap();
         Self {

@@ -13,6 +13,7 @@ fn plain() -> Config {
     Config {
         clients: vec!["10.0.0.1:7500".parse().unwrap()],
         servers: vec!["10.0.0.1:7501".parse().unwrap()],
+        terms: Default::default(),
         dialect: Some(Dialect::Document),
         server_dialect: Dialect::Document,
         auth_key: None,

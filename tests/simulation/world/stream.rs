@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
 
 use towpath::net::{SocketOptions, Stream};
 
@@ -88,6 +89,10 @@ impl Stream for SimStream {
     fn shut(&mut self) -> io::Result<()> {
         self.world.borrow_mut().sockets[self.id].shut = true;
         Ok(())
+    }
+
+    fn local(&self) -> Option<SocketAddr> {
+        Some(SocketAddr::from(([10, 0, 0, 1], 7100)))
     }
 
     fn connected(&mut self) -> io::Result<()> {

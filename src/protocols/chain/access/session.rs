@@ -23,7 +23,7 @@ use crate::buffer::Ring;
 use crate::net::ConnKey;
 use crate::session::{Cause, Close, Cx, Event, Session};
 use crate::stats::Metric;
-use crate::upstream::{Dialling, Progress};
+use crate::upstream::{Dialling, Progress, introduce, introduction};
 
 /// One connection of an access listener. As a relayed pair may be idle for hours, it keeps nothing
 /// then but where it leads.
@@ -213,6 +213,7 @@ impl AccessSession {
         let asked = asked.ok_or(Close::own(Cause::Overload("random bytes")))?;
         cx.send(first, &out);
         if let Some(rx) = early {
+            introduce(self.door.access.send_proxy, passing.client, first, cx);
             let count = rx.len();
             cx.forward(rx, first, count);
             passing.is_spent = true;
@@ -266,6 +267,8 @@ impl AccessSession {
         };
         let (client, front) = (passing.client, passing.front);
         let client_ended = passing.client_ended;
+        // Early data have their header before them.
+        let version = self.door.access.send_proxy.filter(|_| !passing.is_spent);
         let route = &self.door.routes.list[passing.route];
         if let Stage::Dialling(dialling) = &passing.stage
             && !self.door.protocol.is_proxy()
@@ -285,6 +288,9 @@ impl AccessSession {
             (Some(key), Some((request, response))) => {
                 let seals = records(key, Side::Client, &request, &response);
                 let mut sealing = Sealing::start_as_client(client, upstream, seals, silence, cx);
+                if let Some(header) = introduction(version, client, cx) {
+                    sealing.say(&header, cx);
+                }
                 let early_end = match client_ended {
                     true => sealing.handle(Event::Eof { conn: client }, cx),
                     false => Ok(()),
@@ -294,10 +300,12 @@ impl AccessSession {
             }
             (_, None) => {
                 self.state = State::Relaying(client);
+                introduce(version, client, upstream, cx);
                 cx.relay(client, upstream);
             }
             _ => {
                 self.state = State::Relaying(client);
+                introduce(version, client, upstream, cx);
                 cx.relay_within(client, upstream, silence);
             }
         }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::hops::{self, Chains, Hops};
 use super::{Config, keys, users};
-use crate::config::{Item, Kind, Position, Settings, Traffic, Value};
+use crate::config::{Item, Kind, Position, SEND_PROXY, Settings, TERMS, Terms, Traffic, Value};
 use crate::protocols::chain::users::User;
 use crate::upstream::Target;
+use crate::wire::proxy::Version;
 
 /// A listener for programs that know nothing of chains.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +34,10 @@ pub struct Access {
     pub max_flows: usize,
     /// Bytes a second, each way, of all its TCP connections together; 0 is no limit.
     pub bandwidth: u64,
+    /// How the destination learns who the client is.
+    pub send_proxy: Option<Version>,
+    /// What holds at the listener.
+    pub terms: Terms,
 }
 
 /// What the clients of an access listener speak.
@@ -86,6 +91,8 @@ impl Access {
             probe_interval: PROBE_INTERVAL,
             max_flows: 1,
             bandwidth: 0,
+            send_proxy: None,
+            terms: Terms::default(),
         }
     }
 
@@ -124,6 +131,8 @@ struct Fields {
     probe_interval: Option<Item>,
     max_flows: Option<Item>,
     bandwidth: Option<Item>,
+    send_proxy: Option<Item>,
+    terms: [Option<Item>; TERMS],
 }
 
 impl Fields {
@@ -143,6 +152,8 @@ impl Fields {
             probe_interval,
             max_flows,
             bandwidth,
+            send_proxy,
+            terms @ ..,
         ] = settings.fields(item, NAMES, EXAMPLE)?;
         let protocol = match protocol {
             Some(item) => settings.choice_of(&item, "protocol", &SPOKEN),
@@ -165,6 +176,8 @@ impl Fields {
             probe_interval,
             max_flows,
             bandwidth,
+            send_proxy,
+            terms,
         };
         let name = name.and_then(|name| read_name(&name, settings));
         let listen = fields.listen(listen, settings);
@@ -184,6 +197,8 @@ impl Fields {
             probe_interval: fields.probe_interval(&chains, settings),
             max_flows: fields.max_flows(config, settings),
             bandwidth: fields.bandwidth(settings),
+            send_proxy: fields.send_proxy(settings),
+            terms: fields.terms(settings),
             listen,
             chains,
         };
@@ -338,6 +353,29 @@ impl Fields {
         let flows = settings.count_of(item, "max_flows", &keys::FLOWS);
         flows.unwrap_or(config.max_flows)
     }
+
+    fn send_proxy(&self, settings: &mut Settings) -> Option<Version> {
+        let item = self.send_proxy.as_ref()?;
+        let word = settings.choice_of(item, "send_proxy", &SEND_PROXY)?;
+        let version = Version::from_name(word);
+        if version.is_some() && self.protocol == Some(AccessProtocol::Udp) {
+            mistake(settings, item.at, "send_proxy", NO_CONNECTIONS);
+        }
+        version
+    }
+
+    /// Datagrams have no connections, but they come from somewhere.
+    fn terms(&self, settings: &mut Settings) -> Terms {
+        if self.protocol == Some(AccessProtocol::Udp) {
+            for (item, name) in self.terms.iter().zip(Terms::NAMES) {
+                let is_of_sources = matches!(name, "allow_from" | "deny_from");
+                if let Some(item) = item.as_ref().filter(|_| !is_of_sources) {
+                    mistake(settings, item.at, name, NO_CONNECTIONS);
+                }
+            }
+        }
+        Terms::of_fields(&self.terms, settings)
+    }
 }
 
 /// Notes what is wrong with a field.
@@ -426,7 +464,7 @@ fn leads_back(target: &Target, listen: &[SocketAddr]) -> bool {
 /// The key that these listeners are.
 pub(super) const ACCESS: &str = "chain.access";
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14 + TERMS] = [
     "name",
     "listen",
     "via",
@@ -440,7 +478,17 @@ const NAMES: [&str; 13] = [
     "probe_interval",
     "max_flows",
     "bandwidth",
+    "send_proxy",
+    Terms::NAMES[0],
+    Terms::NAMES[1],
+    Terms::NAMES[2],
+    Terms::NAMES[3],
+    Terms::NAMES[4],
+    Terms::NAMES[5],
+    Terms::NAMES[6],
 ];
+
+const NO_CONNECTIONS: &str = "a listener for datagrams has no connections";
 
 const LONGEST_NAME: usize = 64;
 

@@ -4,10 +4,16 @@ use std::time::Duration;
 
 use super::access::ACCESS;
 use super::{KEY, LISTEN};
-use crate::config::{BANDWIDTH, Key, Kind};
+use crate::config::{BANDWIDTH, Key, Kind, TERMS, join};
+use crate::terms_keys;
 
 /// The chain role's keys.
-pub const KEYS: &[Key] = &[
+pub const KEYS: &[Key] = &join::<{ OWN.len() + TERMS }>(OWN, &TERM_KEYS);
+
+/// Those of the hop's listeners; each access listener has its own.
+pub(super) const TERM_KEYS: [Key; TERMS] = terms_keys!("chain");
+
+const OWN: &[Key] = &[
     Key::new(
         LISTEN,
         Kind::Addresses,

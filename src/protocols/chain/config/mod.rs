@@ -23,13 +23,15 @@ pub(super) use show::show;
 
 use super::policy::Rule;
 use super::wire::Key;
-use crate::config::Settings;
+use crate::config::{Settings, Terms};
 
 /// The chain role's part of the configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where the hop listens, by TCP and by UDP; empty means that this server is no hop.
     pub listen: Vec<SocketAddr>,
+    /// What holds at the hop's listeners.
+    pub terms: Terms,
     /// What the hop shares with its clients; none is [`PUBLIC_KEY`].
     pub key: Option<Key>,
     /// What the hop shares with clients for whom it is the last one; none is no payload key.
@@ -69,6 +71,7 @@ impl Config {
         let is_told = settings.mistakes() > mistakes;
         let mut config = Config {
             listen,
+            terms: Terms::read(settings, &keys::TERM_KEYS),
             key,
             payload_key: hops::key("chain.payload_key", settings),
             allow: settings.texts_as("chain.allow", str::parse),

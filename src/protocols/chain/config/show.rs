@@ -48,7 +48,8 @@ fn hop(config: &Config, out: &mut String) -> fmt::Result {
     row("max_flows", config.max_flows.to_string())?;
     row("replay_memory", show_size(config.replay_memory))?;
     row("max_silent", config.max_silent.to_string())?;
-    row("bandwidth", show_bandwidth(config.bandwidth))
+    row("bandwidth", show_bandwidth(config.bandwidth))?;
+    config.terms.show(&mut row)
 }
 
 fn access(access: &Access, out: &mut String) -> fmt::Result {
@@ -83,7 +84,16 @@ fn access(access: &Access, out: &mut String) -> fmt::Result {
         }
         false => list(&access.to),
     };
-    writeln!(out, "  {} -> {to}", access.protocol.word())
+    writeln!(out, "  {} -> {to}", access.protocol.word())?;
+    if let Some(version) = access.send_proxy {
+        writeln!(
+            out,
+            "  the destination is sent a PROXY header, {}",
+            version.name()
+        )?;
+    }
+    let mut row = |name: &str, value: String| writeln!(out, "  {name:<24}{value}");
+    access.terms.show(&mut row)
 }
 
 fn hops(chain: &Hops, several: bool, out: &mut String) -> fmt::Result {

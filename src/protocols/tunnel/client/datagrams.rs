@@ -13,7 +13,6 @@ use std::time::Duration;
 use super::super::frames::drop_half;
 use super::super::packets::Packets;
 use super::super::wire::{Attach, Body, Ticket, Uuid};
-use super::header::header;
 use super::joining::{Joined, Joining};
 use super::trunk::PATIENCE;
 use super::{Route, Rules, Word};
@@ -25,6 +24,7 @@ use crate::relay::Flows;
 use crate::session::{Cause, Close, Cx, Event, Mail, Session};
 use crate::stats::Metric;
 use crate::upstream::{Dialling, Progress};
+use crate::wire::proxy::{Ends, encode};
 
 /// The session of such a service.
 pub(super) struct Datagrams {
@@ -210,8 +210,9 @@ impl Datagrams {
                     flow.socket = Some(socket);
                     sockets.insert(socket, frame.uuid);
                     let version = rules.services[route.at].proxy_protocol;
+                    let (from, to) = (flow.visitor, route.public);
                     let head =
-                        version.map(|version| header(version, true, flow.visitor, route.public));
+                        version.map(|version| encode(version, true, Some(Ends { from, to })));
                     cx.datagram(socket, None, &[&head.unwrap_or_default(), raw]);
                 }
                 (Body::Reset, Some(place)) => {

@@ -14,13 +14,13 @@ use std::rc::Rc;
 
 use super::super::frames::drop_half;
 use super::super::wire::{Attach, Ticket, Uuid, Visitor};
-use super::header::header;
 use super::{Route, Rules, Word};
 use crate::buffer::Ring;
 use crate::net::ConnKey;
 use crate::reactor::Handle;
 use crate::session::{Cause, Close, Cx, Event, Mail, Session};
 use crate::upstream::{Dialling, Failure, Progress};
+use crate::wire::proxy::{Ends, encode};
 
 /// A visitor's two connections, or a data connection that waits for one.
 pub(super) struct Errand {
@@ -107,10 +107,11 @@ impl Errand {
     /// The service is there.
     fn reached(&mut self, conn: ConnKey, cx: &mut Cx<'_>) -> Result<(), Close> {
         self.local = Some(conn);
-        if let Some((route, visitor)) = self.visitor {
+        if let Some((route, from)) = self.visitor {
             let service = &self.rules.services[route.at];
             if let Some(version) = service.proxy_protocol {
-                cx.send(conn, &header(version, false, visitor, route.public));
+                let to = route.public;
+                cx.send(conn, &encode(version, false, Some(Ends { from, to })));
             }
         }
         match self.data {

@@ -13,13 +13,13 @@ use std::rc::Rc;
 
 use super::super::mux::{CONFIRM, News, Shared};
 use super::super::wire::{Attach, Mark, Ticket, Uuid};
-use super::header::header;
 use super::{Route, Rules, Word};
 use crate::buffer::Ring;
 use crate::net::ConnKey;
 use crate::reactor::Handle;
 use crate::session::{Cause, Close, Cx, Event, Mail, Session};
 use crate::upstream::{Dialling, Failure, Progress};
+use crate::wire::proxy::{Ends, encode};
 
 /// A visitor.
 pub(super) struct Guest {
@@ -81,8 +81,8 @@ impl Guest {
     ) -> Result<(), Close> {
         let service = &self.rules.services[self.route.at];
         if let Some(version) = service.proxy_protocol {
-            let public = self.route.public;
-            cx.send(conn, &header(version, false, self.visitor, public));
+            let (from, to) = (self.visitor, self.route.public);
+            cx.send(conn, &encode(version, false, Some(Ends { from, to })));
         }
         self.state = State::Framed(conn);
         self.mux.borrow_mut().connect(self.uuid, conn, cx);

@@ -26,7 +26,6 @@
 mod datagrams;
 mod errand;
 mod guest;
-mod header;
 mod joining;
 mod link;
 mod trunk;

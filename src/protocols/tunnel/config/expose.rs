@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::super::wire::{LONGEST_NAME, Name};
 use crate::config::{Item, Position, Secret, Settings, Value, plain};
 use crate::upstream::Target;
+pub use crate::wire::proxy::Version as ProxyProtocol;
 
 /// A client of one server.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,15 +44,6 @@ pub struct Exposure {
     pub proxy_protocol: Option<ProxyProtocol>,
 }
 
-/// A header before a visitor's bytes that tells its address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProxyProtocol {
-    /// A line of text; for streams only.
-    V1,
-    /// The binary one; for UDP before a flow's first datagram.
-    V2,
-}
-
 impl Exposure {
     /// Whether visitors begin in the frames of two connections.
     pub fn is_framed(&self) -> bool {
@@ -61,25 +53,6 @@ impl Exposure {
     /// Whether one that carries much is moved to a connection of its own.
     pub fn may_move(&self) -> bool {
         !self.mux && self.is_framed()
-    }
-}
-
-impl ProxyProtocol {
-    /// The version of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "v1" => Some(Self::V1),
-            "v2" => Some(Self::V2),
-            _ => None,
-        }
-    }
-
-    /// Its name, as flags and files have it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::V1 => "v1",
-            Self::V2 => "v2",
-        }
     }
 }
 
