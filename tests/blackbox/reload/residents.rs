@@ -120,5 +120,6 @@ fn a_node_keeps_its_address_though_its_listener_has_another_number() {
     let mut third = Node::connect(front, Sender::number(3));
     third.request();
     third.expect_keepalive();
+    drop((visited, other, third));
     proxy.server.stop();
 }
