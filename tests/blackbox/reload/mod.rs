@@ -3,6 +3,7 @@
 mod listeners;
 mod mistakes;
 mod relays;
+mod residents;
 mod roles;
 mod routes;
 mod signals;

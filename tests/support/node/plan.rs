@@ -84,6 +84,11 @@ impl Plan {
         format!("[node]\n{}", lines.collect::<String>())
     }
 
+    /// Has a running server find this instead when it reads its configuration again.
+    pub fn rewrite(&self, server: &Server) {
+        server.rewrite(&self.setup.clone().tables(&self.table()));
+    }
+
     pub fn start(&self) -> Proxy {
         let server = self.setup.clone().tables(&self.table()).start();
         let address = server.addresses["node"][0].as_str().unwrap();
