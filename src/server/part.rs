@@ -68,7 +68,7 @@ impl Part {
             .map_err(|error| StartError::System("start a worker thread", error))
     }
 
-    fn run(self) {
+    fn run(mut self) {
         // A worker that ends before its time leaves connections that nobody serves: the whole
         // server stops then, and its supervisor starts it anew.
         let guard = Guard(self.stopper.clone());
@@ -79,7 +79,6 @@ impl Part {
             }
         }
         let core = self.number as u8;
-        let mut poller = self.poller;
         let setup = Setup {
             core,
             handshake_timeout: self.limits.handshake_timeout,
@@ -128,7 +127,7 @@ impl Part {
         worker.reside();
         let spin = self.spin;
         while !worker.is_done() {
-            match poller.wait(worker.rest(), spin) {
+            match self.poller.wait(worker.rest(), spin) {
                 Ok(ready) => {
                     worker.turn(Instant::now(), ready);
                     self.pulse.beat();

@@ -44,6 +44,7 @@ use crossbeam_channel::Sender;
 
 pub use self::access::{AccessQueue, AccessTally};
 use self::datagrams::{Exchange, News};
+pub use self::held::Holdings;
 use self::log::Journal;
 use self::orders::Name;
 pub use self::orders::{Answer, Filter, Order, Outcome, Page, Row, Task};
@@ -189,23 +190,6 @@ pub struct Worker<N: Network> {
     journal: Journal,
     /// Where the records of sessions that have ended go, if they are wanted.
     access: Option<AccessQueue>,
-}
-
-/// What a worker holds besides its listeners, their datagram sockets among them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Holdings {
-    /// Connections.
-    pub conns: usize,
-    /// Relayed pairs.
-    pub links: usize,
-    /// Datagram sockets of sessions.
-    pub sockets: usize,
-    /// Armed timers.
-    pub timers: usize,
-    /// Buffer blocks lent out.
-    pub blocks: usize,
-    /// Kernel pipes lent out.
-    pub pipes: usize,
 }
 
 enum Timer {
