@@ -117,6 +117,20 @@ pub fn set_descriptor_limit(soft: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Has the process leave no core file: what it holds in memory, secrets and payload, is not for a disk.
+pub fn forbid_core_files() -> io::Result<()> {
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `none` is a valid rlimit that the call only reads.
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_CORE, &none) };
+    match set {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Binds the calling thread to one processor of those that it may use, counted from 0.
 ///
 /// Returns the processor's number. `InvalidInput` when there are not so many.

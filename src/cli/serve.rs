@@ -6,6 +6,7 @@ use super::exit::Failure;
 use super::flags::{Command, Environment};
 use super::{logging, plan};
 use crate::server;
+use crate::sys;
 
 /// The command's face.
 pub(super) fn command() -> Command {
@@ -30,6 +31,9 @@ pub(super) fn run(request: &plan::Request, environment: Environment<'_>) -> Resu
     }
     for warning in &reading.warnings {
         warn!("{warning}");
+    }
+    if let Err(error) = sys::forbid_core_files() {
+        warn!("a crash may leave a core file, secrets in it: {error}");
     }
     let again = request.clone();
     let source = move || {

@@ -196,7 +196,8 @@ fn a_client_that_resets_while_the_dial_hangs_leaves_nothing() {
 fn a_reset_is_passed_on_both_ways() {
     let (sender, results) = channel();
     let backend = Backend::serve(move |mut peer, number| {
-        peer.send(b"x");
+        // Before this has come, a reset would be that of a connect under way.
+        peer.expect(b"y").send(b"x");
         match number {
             0 => peer.reset(),
             _ => sender.send(peer.rest().1).unwrap(),
@@ -204,9 +205,9 @@ fn a_reset_is_passed_on_both_ways() {
     });
     let server = serve(&[backend.address]);
     let mut peer = server.access("db");
-    peer.expect_reset();
+    peer.send(b"y").expect_reset();
     let mut peer = server.access("db");
-    peer.expect(b"x");
+    peer.send(b"y").expect(b"x");
     peer.reset();
     assert_eq!(results.recv_timeout(DEADLINE).unwrap(), End::Reset);
     server.stop();

@@ -229,9 +229,8 @@ impl Guest {
             },
             Event::Eof { conn } => match &self.state {
                 State::Framed(_) => {
-                    if self.mux.borrow_mut().end_guest(self.uuid, cx) {
-                        return Err(Close::finished());
-                    }
+                    let is_over = self.mux.borrow_mut().end_guest(self.uuid, cx);
+                    return if is_over { Err(Close::finished()) } else { Ok(()) };
                 }
                 State::Moving(moving) if moving.data == Some(conn) => {
                     let close = broken("data connection", ErrorKind::UnexpectedEof);
