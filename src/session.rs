@@ -20,6 +20,7 @@
 mod close;
 mod datagrams;
 mod mail;
+mod outlets;
 mod role;
 mod word;
 
@@ -32,6 +33,7 @@ pub use crate::net::Sharing;
 pub use crate::relay::Silence;
 pub use close::{Cause, Close, Side};
 pub use mail::{Freight, Mail, Post};
+pub use outlets::Outlets;
 pub use role::{
     Current, Ground, Listen, Protocol, Resident, Role, RouteRow, Seat, Service, Transport, alike,
     same_role,
@@ -314,40 +316,6 @@ pub enum Action {
     Associate(SocketKey, SocketAddr),
     /// See [`Cx::unbind`].
     Unbind(SocketKey),
-}
-
-/// The rings and sockets that sessions may write to while they are called.
-pub trait Outlets {
-    /// Queues bytes on a connection.
-    fn send(&mut self, conn: ConnKey, bytes: &[u8]);
-    /// Moves the first `count` bytes of `rx` behind what is queued on a connection.
-    fn forward(&mut self, rx: &mut Ring, to: ConnKey, count: usize);
-    /// How many bytes are queued on it.
-    fn unsent(&self, conn: ConnKey) -> usize;
-    /// How many bytes have been read from it and not taken; none while its ring is lent out.
-    fn unread(&self, conn: ConnKey) -> usize;
-    /// See [`Cx::ends`].
-    fn ends(&self, conn: ConnKey) -> Option<Ends>;
-    /// How many bytes more may be queued on a connection until there are `most`.
-    fn room(&self, conn: ConnKey, most: usize) -> usize;
-    /// How many bytes sessions have queued on this core, in whole blocks.
-    fn queued(&self) -> usize;
-    /// The name of a datagram socket to be, with a place for it; `None` when there is none.
-    fn reserve_socket(&mut self) -> Option<SocketKey>;
-    /// Queues a datagram, made of parts, on a socket.
-    fn datagram(&mut self, socket: SocketKey, to: Option<SocketAddr>, parts: &[&[u8]]);
-    /// Queues the datagrams of a train on a socket.
-    fn train(&mut self, socket: SocketKey, to: Option<SocketAddr>, train: &Train<'_>);
-    /// Counts something.
-    fn count(&mut self, metric: Metric, count: u64);
-    /// The time by the wall clock, since the Unix epoch.
-    fn unix_time(&self) -> Duration;
-    /// The server as a whole takes no more work.
-    fn is_ending(&self) -> bool {
-        true
-    }
-    /// Begins a session beside the one that is being called; `None` when there is no room.
-    fn spawn(&mut self, session: Box<dyn Session>) -> Option<Handle>;
 }
 
 /// What a session may do during a call.

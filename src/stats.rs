@@ -49,8 +49,6 @@ pub enum Metric {
     DatagramsDropped,
     /// Times that a connection with bytes to read had to wait for its pace.
     PaceWaits,
-    /// Microseconds of that.
-    PaceWaited,
     /// Questions that the control thread had no room for.
     Unasked,
     /// Log lines not written because there were too many of their kind.

@@ -455,11 +455,6 @@ pub const TABLE: &[About] = &[
         Metric::PaceWaits,
         "times that a connection was not read for a while because of a bandwidth limit",
     ),
-    counter(
-        "towpath_bandwidth_wait_microseconds_total",
-        Metric::PaceWaited,
-        "how long these whiles were in all",
-    ),
     About {
         name: "towpath_log_dropped_total",
         kind: Kind::Counter,

@@ -64,9 +64,7 @@ impl<N: Network> Worker<N> {
         if pace.timer.is_none() {
             let wait = due.saturating_duration_since(now);
             pace.timer = self.wheel.arm(now, wait, Timer::Paced(key));
-            let micros = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
             self.setup.counters.add(Metric::PaceWaits, 1);
-            self.setup.counters.add(Metric::PaceWaited, micros);
         }
     }
 

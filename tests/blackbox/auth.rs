@@ -98,7 +98,9 @@ fn the_token_may_come_from_a_file() {
 fn a_crash_leaves_no_core_file_with_secrets() {
     let server = Setup::new().start();
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.process())).unwrap();
-    let core = limits.lines().find(|line| line.starts_with("Max core file size"));
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"));
     let words: Vec<_> = core.unwrap().split_whitespace().collect();
     assert_eq!(words[4..6], ["0", "0"], "{core:?}");
     server.stop();

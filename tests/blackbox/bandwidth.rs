@@ -82,7 +82,6 @@ fn a_limited_route_keeps_its_rate_by_splice_and_another_is_untouched() {
     let admin = server.admin();
     let waits = admin.metric("towpath_bandwidth_waits_total", "");
     assert!(waits > 100.0, "{waits} waits");
-    assert!(admin.metric("towpath_bandwidth_wait_microseconds_total", "") > 1e6);
     for took in transfer(open(&server, "fast"), total) {
         assert!(took.as_secs_f64() < total as f64 / RATE / 2.0, "{took:?}");
     }

@@ -11,8 +11,9 @@ use subtle::ConstantTimeEq;
 use super::config::Route;
 use crate::config::Secret;
 use crate::control::resolver::Names;
-use crate::net::Throttle;
-use crate::upstream::Targets;
+use crate::net::{ConnKey, Throttle};
+use crate::session::Cx;
+use crate::upstream::{Targets, introduce};
 use crate::wire::proxy::Version;
 
 /// A secret to compare with, kept as its digest; none lets everything pass.
@@ -74,6 +75,16 @@ pub struct Way {
     pub targets: Rc<Targets>,
     /// How they learn who the client is.
     pub send_proxy: Option<Version>,
+}
+
+impl Way {
+    /// What comes before a relay: who the client is, and how fast it may go.
+    pub fn begin(&self, client: ConnKey, backend: ConnKey, cx: &mut Cx<'_>) {
+        if let Some(throttle) = &self.throttle {
+            cx.pace(client, backend, vec![Arc::clone(throttle)]);
+        }
+        introduce(self.send_proxy, client, backend, cx);
+    }
 }
 
 impl Routes {

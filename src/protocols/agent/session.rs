@@ -15,7 +15,7 @@ use crate::control::{self, Command};
 use crate::net::ConnKey;
 use crate::session::{Cause, Close, Cx, Event, Session, Word};
 use crate::store::{Change, Update};
-use crate::upstream::{Dialling, Progress, introduce};
+use crate::upstream::{Dialling, Progress};
 
 /// One connection of an agent or of a traffic proxy's client.
 pub struct AgentSession {
@@ -471,12 +471,9 @@ impl AgentSession {
                 if says_ok {
                     cx.send(client, OK);
                 }
-                let throttle = self.way.as_ref().and_then(|way| way.throttle.clone());
-                if let Some(throttle) = throttle {
-                    cx.pace(client, backend, vec![throttle]);
+                if let Some(way) = &self.way {
+                    way.begin(client, backend, cx);
                 }
-                let version = self.way.as_ref().and_then(|way| way.send_proxy);
-                introduce(version, client, backend, cx);
                 cx.relay(client, backend);
                 let target = match &self.state {
                     State::Dialling { dialling, .. } => dialling.number(),
@@ -592,10 +589,8 @@ fn failed<'a>(command: &'a [u8], message: &'a [u8]) -> Reply<'a> {
     Reply::Failed { command, message }
 }
 
-/// The timer of the frame that must come whole, or of silence between frames.
+/// The timers: of the frame that must come whole or of silence between frames, and of a waiting query.
 const DEADLINE: u8 = 0;
-
-/// The timer of a waiting query.
 const WAIT: u8 = 1;
 
 /// Tickets of this file have this bit; those of a [`Dialling`] have it not.

@@ -192,7 +192,11 @@ impl Guest {
             Event::Eof { conn } => match self.state {
                 State::Framed(_) => {
                     let is_over = self.mux.borrow_mut().end_guest(self.uuid, cx);
-                    return if is_over { Err(Close::finished()) } else { Ok(()) };
+                    return if is_over {
+                        Err(Close::finished())
+                    } else {
+                        Ok(())
+                    };
                 }
                 State::Confirming { data, .. } if data == conn => {
                     let close = Close::upstream(Cause::Truncated);

@@ -230,7 +230,11 @@ impl Guest {
             Event::Eof { conn } => match &self.state {
                 State::Framed(_) => {
                     let is_over = self.mux.borrow_mut().end_guest(self.uuid, cx);
-                    return if is_over { Err(Close::finished()) } else { Ok(()) };
+                    return if is_over {
+                        Err(Close::finished())
+                    } else {
+                        Ok(())
+                    };
                 }
                 State::Moving(moving) if moving.data == Some(conn) => {
                     let close = broken("data connection", ErrorKind::UnexpectedEof);
