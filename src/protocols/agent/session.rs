@@ -558,7 +558,7 @@ impl AgentSession {
         cx.send(conn, &out);
     }
 
-    /// A refusal for the client that the log will tell of as well.
+    /// For the client, and for the log.
     fn refuse(&mut self, command: &'static str, message: &'static str) -> Reply<'static> {
         self.refused = Some(message);
         failed(command.as_bytes(), message.as_bytes())
@@ -592,7 +592,6 @@ fn failed<'a>(command: &'a [u8], message: &'a [u8]) -> Reply<'a> {
 /// The timers: of the frame that must come whole or of silence between frames, and of a waiting query.
 const DEADLINE: u8 = 0;
 const WAIT: u8 = 1;
-
 /// Tickets of this file have this bit; those of a [`Dialling`] have it not.
 const FIRST_TICKET: u32 = 1 << 31;
 
