@@ -201,8 +201,14 @@ impl Mux {
     /// Announces a guest.
     pub(super) fn announce(&mut self, uuid: Uuid, visitor: Visitor, cx: &mut Cx<'_>) {
         self.say_whole(uuid, Body::Open(visitor), cx);
-        if let Some(guest) = self.guests.get_mut(&uuid) {
+        let guest = self.guests.get_mut(&uuid);
+        let ended = guest.is_some_and(|guest| {
             guest.known = true;
+            guest.ends[0]
+        });
+        // It had nothing to say, and ended before there was anybody to be told.
+        if ended {
+            self.say(uuid, Mark::End, cx);
         }
     }
 
@@ -247,8 +253,10 @@ impl Mux {
             return false;
         };
         guest.ends[0] = true;
-        let over = guest.ends[1];
-        self.say(uuid, Mark::End, cx);
+        let (over, known) = (guest.ends[1], guest.known);
+        if known {
+            self.say(uuid, Mark::End, cx);
+        }
         over
     }
 

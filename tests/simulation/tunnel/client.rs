@@ -54,6 +54,8 @@ struct Guest {
     ticket: Option<Ticket>,
     /// The server has said its last frame.
     moves: bool,
+    /// The visitor's stream has ended.
+    ended: bool,
 }
 
 const TOKEN: &[u8] = b"a token";
@@ -393,6 +395,7 @@ impl Client {
                     taken: Vec::new(),
                     ticket: None,
                     moves: false,
+                    ended: false,
                 };
                 assert!(self.guests.insert(visitor.address, guest).is_none());
                 continue;
@@ -413,6 +416,7 @@ impl Client {
                 Body::Reset => {
                     self.broken.insert(frame.uuid);
                 }
+                Body::End => guest.ended = true,
                 _ => {}
             }
         }
@@ -502,6 +506,11 @@ impl Client {
         for peer in self.frames.take().into_iter().flatten() {
             self.reset(peer);
         }
+    }
+
+    /// Whether the end of a visitor's stream has come.
+    pub fn has_ended(&self, visitor: SocketAddr) -> bool {
+        self.guests[&visitor].ended
     }
 
     /// Whether the server has reset a visitor.

@@ -150,6 +150,35 @@ fn a_visitor_that_carries_little_or_is_not_to_move_stays() {
 }
 
 #[test]
+fn a_visitor_that_ends_before_the_frames_are_there_is_heard_all_the_same() {
+    seeds(20, |seed| {
+        let mut client = Client::new(seed, 2);
+        client.expose_with(Mode::Mux, Options::MAY_MOVE);
+        let visitors = [b"".as_slice(), b"a word"].map(|said| {
+            let visitor = client.visit_own();
+            client.say(visitor, said);
+            client.end(visitor);
+            if client.random.chance(50) {
+                client.settle();
+            }
+            (visitor, said)
+        });
+        client.settle();
+        client.join_frames();
+        for (visitor, said) in visitors {
+            assert!(client.has_ended(visitor), "an end that nobody is told of");
+            assert_eq!(client.take_frames(visitor), said);
+            client.speak(visitor, b"an answer");
+            client.end_frames(visitor);
+            client.settle();
+            assert_eq!(client.heard(visitor), b"an answer");
+            assert!(client.is_over(visitor));
+        }
+        client.finish();
+    });
+}
+
+#[test]
 fn a_silent_visitor_ends_at_the_idle_timeout() {
     seeds(10, |seed| {
         let (mut client, visitor) = begin(seed);
