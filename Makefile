@@ -16,6 +16,9 @@ BUILT := $(TARGET)/release/towpath
 # The program that is run and installed; one that is named is not built.
 BINARY ?= $(BUILT)
 
+# Most tests wait for something most of the time, so more of them than there are cores run at once.
+export RUST_TEST_THREADS ?= $(shell n=$$(nproc); echo $$((n < 4 ? 4 : n)))
+
 .DEFAULT_GOAL := help
 .PHONY: help build run test check bench doc fmt lint fuzz sim install uninstall clean
 
