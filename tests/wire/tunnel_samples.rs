@@ -211,7 +211,7 @@ pub fn controls() -> Vec<(Control<'static>, Vec<u8>)> {
 /// Every frame of a stream's connection with its bytes.
 pub fn frames() -> Vec<(Frame<'static>, Vec<u8>)> {
     let uuid = WHO;
-    let frames: [(Body<'static>, &str); 7] = [
+    let frames: [(Body<'static>, &str); 8] = [
         (Body::Data(b"Hello"), "0500000048656c6c6f"),
         (Body::End, "00000000"),
         (Body::Reset, "ffffffff"),
@@ -225,6 +225,7 @@ pub fn frames() -> Vec<(Frame<'static>, Vec<u8>)> {
             "fdffffffcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd",
         ),
         (Body::Moved, "fcffffff"),
+        (Body::Stay, "fbffffff"),
     ];
     let whole = |rest: &str| unhex(&["03ababababababababababababababab", rest].concat());
     frames

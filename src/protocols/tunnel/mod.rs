@@ -24,8 +24,9 @@
 //! * A client may allow moves (an option of Expose; `towpath expose` does, without `--mux` and
 //!   `--direct`): a visitor begins in the frames of mode *mux*, which spares most of them a connection,
 //!   and one that carries 128 KiB within a second goes on by a data connection of its own, whose bytes
-//!   nobody looks at. How the streams change over without the loss of a byte is told in `mux`. Such a
-//!   service, as any of mode *mux*, is listened to on the core of its control connection only.
+//!   nobody looks at; where the client cannot open one, it stays. How the streams change over without the
+//!   loss of a byte is told in `mux`. Such a service, as any of mode *mux*, is listened to on the core of
+//!   its control connection only.
 //! * A visitor in frames that is silent for the server's `idle_timeout` is reset.
 //! * Credit is granted against the stream, and datagrams have none.
 //! * Another configuration holds for clients and visitors that come from then on, its limits at once; a

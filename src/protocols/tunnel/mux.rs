@@ -18,12 +18,14 @@
 //! moved, where the client can do so, to a data connection of its own, whose bytes nobody looks at:
 //!
 //! ```text
-//!   server: ... Data, Data, Move+ticket ──>         each end says when the last of its frames has
-//!   client:    <── ... Data, Moved                  been said, and reads its guest no further
-//!   client: data connection, ticket ──>  server: CONFIRM on it, and both ends relay
+//!   server: ... Data, Data, Move+ticket ──>         the last of its frames; it reads its guest no further
+//!   client: data connection, ticket ──> server: CONFIRM on it
+//!   client:    <── ... Data, Moved                  the last of its frames; both ends relay
+//!              <── ... Stay                         or there is no such connection: frames as before
 //! ```
 //!
-//! An end that is reached before the confirmation is no end of the stream: the guest is reset.
+//! Neither end says anything of the stream on a connection that the other has not, so none that comes
+//! to nothing loses a byte.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -56,6 +58,8 @@ pub(super) enum News {
     Move(Ticket),
     /// To the server: the client does, too.
     Moved,
+    /// To the server: the client has no such connection.
+    Stay,
     /// The two connections are lost.
     Gone,
 }
@@ -270,6 +274,14 @@ impl Mux {
         self.say_whole(uuid, body, cx);
     }
 
+    /// The client has no data connection for a guest that the server would move: all goes on as before.
+    pub(super) fn stay(&mut self, uuid: Uuid, cx: &mut Cx<'_>) {
+        if let Some(guest) = self.guests.get_mut(&uuid) {
+            guest.moves[1] = false;
+        }
+        self.say(uuid, Mark::Stay, cx);
+    }
+
     /// Forgets a guest, and says how many bytes have passed from its connection and to it.
     pub(super) fn forget(&mut self, uuid: Uuid, cx: &mut Cx<'_>) -> [u64; 2] {
         let guest = self.guests.remove(&uuid);
@@ -384,13 +396,15 @@ impl Mux {
                     self.tell(uuid, News::Move(ticket), cx);
                 }
             }
-            Body::Moved if end == End::Server => {
+            Body::Moved | Body::Stay if end == End::Server => {
                 if let Some(guest) = guest {
-                    if !guest.moves[0] || guest.moves[1] {
+                    if guest.moves != [true, false] {
                         return Err(broken("a visitor moved that is not to move"));
                     }
-                    guest.moves[1] = true;
-                    self.tell(uuid, News::Moved, cx);
+                    let moved = body == Body::Moved;
+                    guest.moves = [moved; 2];
+                    let news = if moved { News::Moved } else { News::Stay };
+                    self.tell(uuid, news, cx);
                 }
             }
             _ => return Err(misplaced()),

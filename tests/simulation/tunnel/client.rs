@@ -465,40 +465,40 @@ impl Client {
         self.guests[&visitor].ticket.is_some()
     }
 
-    /// The client's last frame of a visitor, and the data connection that it goes on with; what it
-    /// has not sent so far is for that.
-    pub fn follow(&mut self, visitor: SocketAddr) -> (SocketAddr, Vec<u8>) {
-        let [send, _] = self.frames.unwrap();
+    /// A data connection for a visitor that is to be moved.
+    pub fn follow(&mut self, visitor: SocketAddr) -> SocketAddr {
         let guest = self.guests.get_mut(&visitor).unwrap();
         let (uuid, ticket) = (guest.uuid, guest.ticket.take().unwrap());
-        let unsent = std::mem::take(&mut guest.unsent);
+        let data = self.attach(ticket, uuid);
+        self.settle();
+        data
+    }
+
+    fn answer(&mut self, visitor: SocketAddr, body: Body<'_>) {
+        let [send, _] = self.frames.unwrap();
+        let uuid = self.guests[&visitor].uuid;
         let mut bytes = Vec::new();
-        let body = Body::Moved;
         Frame { uuid, body }.encode(&mut bytes);
-        // Whichever of the two the server hears first.
-        let data = match self.random.chance(50) {
-            true => {
-                self.say(send, &bytes);
-                self.settle();
-                self.attach(ticket, uuid)
-            }
-            false => {
-                let data = self.attach(ticket, uuid);
-                self.settle();
-                self.say(send, &bytes);
-                data
-            }
-        };
-        (data, unsent)
+        self.say(send, &bytes);
+    }
+
+    /// The client's last frame of a visitor; what it has not sent so far is for the data connection.
+    pub fn moved(&mut self, visitor: SocketAddr) -> Vec<u8> {
+        self.answer(visitor, Body::Moved);
+        let guest = self.guests.get_mut(&visitor).unwrap();
+        std::mem::take(&mut guest.unsent)
+    }
+
+    /// The client has no data connection for it: frames as before.
+    pub fn stay(&mut self, visitor: SocketAddr) {
+        self.answer(visitor, Body::Stay);
+        let guest = self.guests.get_mut(&visitor).unwrap();
+        (guest.moves, guest.ticket) = (false, None);
     }
 
     /// The client gives a visitor up.
     pub fn reset_frames(&mut self, visitor: SocketAddr) {
-        let [send, _] = self.frames.unwrap();
-        let mut bytes = Vec::new();
-        let (uuid, body) = (self.guests[&visitor].uuid, Body::Reset);
-        Frame { uuid, body }.encode(&mut bytes);
-        self.say(send, &bytes);
+        self.answer(visitor, Body::Reset);
     }
 
     /// The two connections for frames break.

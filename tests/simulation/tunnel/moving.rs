@@ -60,15 +60,24 @@ fn a_visitor_that_carries_much_is_moved_without_the_loss_of_a_byte() {
             client.end(visitor);
         }
         client.settle();
-        let (data, unsent) = client.follow(visitor);
+        let data = client.follow(visitor);
+        assert_eq!(client.heard(data), [CONFIRM]);
+        // Frames of the client go on until it has seen that.
+        let more = client.random.bytes(20_000);
+        client.speak(visitor, &more);
+        said[1].extend(more);
+        client.take_frames(visitor);
+        // Whichever of the two comes first.
+        let (late, first) = (client.random.bytes(70_000), client.random.chance(50));
+        let unsent = client.moved(visitor);
+        if first {
+            client.settle();
+        }
+        client.say(data, &[unsent, late.clone()].concat());
+        said[1].extend(late);
         client.settle();
         client.take_frames(visitor);
         client.settle();
-        let heard = client.heard(data);
-        assert_eq!(heard.first(), Some(&CONFIRM));
-        let late = client.random.bytes(70_000);
-        client.say(data, &[unsent, late.clone()].concat());
-        said[1].extend(late);
         if !early_end {
             let late = client.random.bytes(90_000);
             client.say(visitor, &late);
@@ -104,20 +113,16 @@ fn a_move_that_comes_to_nothing_resets_the_visitor() {
                 client.reset(visitor);
                 client.settle();
                 assert!(client.is_broken(visitor));
-                let (data, _) = client.follow(visitor);
-                client.settle();
+                let data = client.follow(visitor);
                 assert!(client.is_over(data) && client.heard(data).is_empty());
                 return client.finish();
             }
-            // The client says its last frame, and never comes.
+            // The client says its last frame, and its connection breaks.
             _ => {
-                let data = client.follow(visitor).0;
+                let data = client.follow(visitor);
                 client.reset(data);
                 client.settle();
-                if client.heard(data) == [CONFIRM] {
-                    return client.finish();
-                }
-                client.wait(VISITOR_TIMEOUT + Duration::from_secs(1));
+                client.moved(visitor);
             }
         }
         client.settle();
@@ -125,6 +130,59 @@ fn a_move_that_comes_to_nothing_resets_the_visitor() {
             client.was_reset(visitor),
             "an end that is none of the stream"
         );
+        client.finish();
+    });
+}
+
+#[test]
+fn a_client_that_cannot_come_keeps_the_visitor_in_the_frames() {
+    seeds(60, |seed| {
+        let (mut client, visitor) = begin(seed);
+        let mut said = talk(&mut client, visitor);
+        let early_end = client.random.chance(30);
+        if early_end {
+            client.end(visitor);
+        }
+        match client.random.below(3) {
+            0 => {}
+            // It came, and was cut off.
+            one => {
+                let data = client.follow(visitor);
+                match one {
+                    1 => client.reset(data),
+                    _ => client.end(data),
+                }
+                client.settle();
+            }
+        }
+        client.stay(visitor);
+        client.settle();
+        if !early_end {
+            let late = client.random.bytes(300_000);
+            client.say(visitor, &late);
+            said[0].extend(late);
+            client.end(visitor);
+        }
+        let late = client.random.bytes(300_000);
+        client.speak(visitor, &late);
+        said[1].extend(late);
+        for _ in 0..40 {
+            client.settle();
+            client.take_frames(visitor);
+        }
+        assert!(!client.is_asked(visitor), "asked once more");
+        assert!(
+            client.taken(visitor) == said[0],
+            "what the visitor has said"
+        );
+        assert!(
+            client.heard(visitor) == said[1],
+            "what the service has said"
+        );
+        assert!(client.has_ended(visitor));
+        client.end_frames(visitor);
+        client.settle();
+        assert!(client.is_over(visitor) && !client.was_reset(visitor));
         client.finish();
     });
 }

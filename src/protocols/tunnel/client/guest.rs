@@ -3,9 +3,11 @@
 //!
 //! ```text
 //!   ToService ──> Framed ── both ends, reset, lines lost ──> Close
-//!                   └─ Move ──> ToServer ──> Confirming ── CONFIRM ──> relay ──> Close
-//!                                   └────────────┴─ anything else ──> reset, and the server is told
+//!                   └─ Move ──> dialling ──> attached ── CONFIRM ──> relay ──> Close
+//!                      └──────────────┴─ anything else ──> Stay: frames as before
 //! ```
+//!
+//! The frames of its own direction go on until the server has confirmed the data connection.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -37,13 +39,15 @@ pub(super) enum State {
     Fresh,
     /// Perhaps it is to be moved as soon as the service is there.
     ToService(Dialling, Option<Ticket>),
-    Framed(ConnKey),
-    ToServer(ConnKey, Dialling, Ticket),
-    Confirming {
-        local: ConnKey,
-        data: ConnKey,
-    },
+    Framed(ConnKey, Move),
     Served,
+}
+
+/// How far a move has come.
+pub(super) enum Move {
+    None,
+    Dialling(Dialling, Ticket),
+    Attached(ConnKey),
 }
 
 impl Guest {
@@ -55,40 +59,36 @@ impl Guest {
     }
 
     fn advance(&mut self, progress: Progress, cx: &mut Cx<'_>) -> Result<(), Close> {
-        match (progress, &self.state) {
+        match (progress, &mut self.state) {
             (Progress::Connected(conn), State::ToService(_, ticket)) => {
                 let ticket = *ticket;
-                self.reached(conn, ticket, cx)
+                self.reached(conn, ticket, cx);
             }
-            (Progress::Connected(data), State::ToServer(local, _, ticket)) => {
-                let (local, ticket, uuid) = (*local, *ticket, self.uuid);
-                cx.send(data, &Attach { ticket, uuid }.encode());
-                self.state = State::Confirming { local, data };
-                Ok(())
+            (Progress::Failed(why), State::ToService(..)) => return self.unreached(why, cx),
+            (Progress::Connected(data), State::Framed(_, step)) => {
+                if let Move::Dialling(_, ticket) = step {
+                    let (ticket, uuid) = (*ticket, self.uuid);
+                    cx.send(data, &Attach { ticket, uuid }.encode());
+                    *step = Move::Attached(data);
+                }
             }
-            (Progress::Failed(why), State::ToService(..)) => self.unreached(why, cx),
-            (Progress::Failed(why), _) => self.break_off(Close::upstream(why.into()), cx),
-            _ => Ok(()),
+            (Progress::Failed(_), State::Framed(..)) => self.stay(cx),
+            _ => {}
         }
+        Ok(())
     }
 
     /// The service is there.
-    fn reached(
-        &mut self,
-        conn: ConnKey,
-        ticket: Option<Ticket>,
-        cx: &mut Cx<'_>,
-    ) -> Result<(), Close> {
+    fn reached(&mut self, conn: ConnKey, ticket: Option<Ticket>, cx: &mut Cx<'_>) {
         let service = &self.rules.services[self.route.at];
         if let Some(version) = service.proxy_protocol {
             let (from, to) = (self.visitor, self.route.public);
             cx.send(conn, &encode(version, false, Some(Ends { from, to })));
         }
-        self.state = State::Framed(conn);
+        self.state = State::Framed(conn, Move::None);
         self.mux.borrow_mut().connect(self.uuid, conn, cx);
-        match ticket {
-            Some(ticket) => self.start_move(ticket, cx),
-            None => Ok(()),
+        if let Some(ticket) = ticket {
+            self.start_move(ticket, cx);
         }
     }
 
@@ -102,37 +102,46 @@ impl Guest {
         Err(Close::upstream(why.into()))
     }
 
-    /// The server's last frame has come, and this end's last one leaves.
-    fn start_move(&mut self, ticket: Ticket, cx: &mut Cx<'_>) -> Result<(), Close> {
-        let State::Framed(local) = self.state else {
-            return Ok(());
-        };
-        self.mux.borrow_mut().move_guest(self.uuid, None, cx);
-        cx.pause(local);
-        cx.arm(PATIENCE, self.rules.handshake_timeout * 2);
-        let (dialling, progress) = Dialling::start(&self.rules.server, cx);
-        self.state = State::ToServer(local, dialling, ticket);
-        self.advance(progress, cx)
+    /// The server's last frame has come, if there is a data connection for the rest.
+    fn start_move(&mut self, ticket: Ticket, cx: &mut Cx<'_>) {
+        if let State::Framed(_, step @ Move::None) = &mut self.state {
+            let (dialling, progress) = Dialling::start(&self.rules.server, cx);
+            *step = Move::Dialling(dialling, ticket);
+            cx.arm(PATIENCE, self.rules.handshake_timeout);
+            // It never fails for the service's sake.
+            let _ = self.advance(progress, cx);
+        }
+    }
+
+    /// There is no data connection: frames as before.
+    fn stay(&mut self, cx: &mut Cx<'_>) {
+        if let State::Framed(_, step) = &mut self.state {
+            if let Move::Attached(data) = std::mem::replace(step, Move::None) {
+                cx.close(data);
+            }
+            cx.disarm(PATIENCE);
+            self.mux.borrow_mut().stay(self.uuid, cx);
+        }
     }
 
     /// The server's confirmation; what is behind it is the visitor's.
-    fn confirmed(&mut self, rx: &mut Ring, cx: &mut Cx<'_>) -> Result<(), Close> {
-        let State::Confirming { local, data } = self.state else {
-            return Ok(());
+    fn confirmed(&mut self, rx: &mut Ring, cx: &mut Cx<'_>) {
+        let State::Framed(local, Move::Attached(data)) = self.state else {
+            return;
         };
         let mut byte = [0];
         if rx.copy_to(0, &mut byte) == 0 {
-            return Ok(());
+            return;
         }
         if byte != [CONFIRM] {
-            return self.break_off(Close::upstream(Cause::Denied("no confirmation")), cx);
+            return self.stay(cx);
         }
         rx.consume(1);
+        self.mux.borrow_mut().move_guest(self.uuid, None, cx);
         self.forget(cx);
         self.state = State::Served;
         cx.disarm(PATIENCE);
         cx.relay(data, local);
-        Ok(())
     }
 
     fn forget(&mut self, cx: &mut Cx<'_>) {
@@ -143,13 +152,11 @@ impl Guest {
 
     /// Its end without an end of the stream, for both sides.
     fn break_off(&mut self, close: Close, cx: &mut Cx<'_>) -> Result<(), Close> {
-        match &self.state {
-            State::Framed(local) | State::ToServer(local, ..) => cx.reset(*local),
-            State::Confirming { local, data } => {
-                cx.reset(*local);
+        if let State::Framed(local, step) = &self.state {
+            cx.reset(*local);
+            if let Move::Attached(data) = step {
                 cx.reset(*data);
             }
-            State::Fresh | State::ToService(..) | State::Served => {}
         }
         Err(close)
     }
@@ -157,23 +164,21 @@ impl Guest {
     fn hear(&mut self, news: News, cx: &mut Cx<'_>) -> Result<(), Close> {
         match (news, &mut self.state) {
             // Closing, which comes next, says it as well.
-            (News::Ended(true), State::Framed(_)) => return Err(Close::finished()),
-            (News::Ended(false), State::Framed(local)) => cx.finish(*local),
+            (News::Ended(true), State::Framed(..)) => return Err(Close::finished()),
+            (News::Ended(false), State::Framed(local, _)) => cx.finish(*local),
             (News::Reset, State::Served) | (News::Gone, State::Served) => {}
             (News::Reset, _) => {
                 let close =
                     Close::downstream(Cause::Io("visitor", std::io::ErrorKind::ConnectionReset));
                 return self.break_off(close, cx);
             }
-            // Only the confirmation is still to come, and not by those.
-            (News::Gone, State::ToServer(..) | State::Confirming { .. }) => {}
             (News::Gone, _) => {
                 let close =
                     Close::upstream(Cause::Io("frames", std::io::ErrorKind::ConnectionAborted));
                 return self.break_off(close, cx);
             }
             (News::Move(ticket), State::ToService(_, later)) => *later = Some(ticket),
-            (News::Move(ticket), State::Framed(_)) => return self.start_move(ticket, cx),
+            (News::Move(ticket), State::Framed(..)) => self.start_move(ticket, cx),
             _ => {}
         }
         Ok(())
@@ -182,15 +187,15 @@ impl Guest {
     fn react(&mut self, event: Event<'_>, cx: &mut Cx<'_>) -> Result<(), Close> {
         match event {
             Event::Opened => return self.dial(cx),
-            Event::Data { conn, rx, .. } => match self.state {
-                State::Framed(local) if local == conn => {
+            Event::Data { conn, rx, .. } => match &self.state {
+                State::Framed(local, _) if *local == conn => {
                     self.mux.borrow_mut().read_guest(self.uuid, conn, rx, cx);
                 }
-                State::Confirming { data, .. } if data == conn => return self.confirmed(rx, cx),
+                State::Framed(_, Move::Attached(data)) if *data == conn => self.confirmed(rx, cx),
                 _ => cx.pause(conn),
             },
-            Event::Eof { conn } => match self.state {
-                State::Framed(_) => {
+            Event::Eof { conn } => match &self.state {
+                State::Framed(local, _) if *local == conn => {
                     let is_over = self.mux.borrow_mut().end_guest(self.uuid, cx);
                     return if is_over {
                         Err(Close::finished())
@@ -198,21 +203,18 @@ impl Guest {
                         Ok(())
                     };
                 }
-                State::Confirming { data, .. } if data == conn => {
-                    let close = Close::upstream(Cause::Truncated);
-                    return self.break_off(close, cx);
-                }
-                // The relay will tell it on.
+                State::Framed(..) => self.stay(cx),
                 _ => {}
             },
-            Event::Lost { why, .. } => {
-                let close = Close::upstream(Cause::Io("connection", why));
-                return self.break_off(close, cx);
-            }
+            Event::Lost { conn, why } => match &self.state {
+                State::Framed(local, _) if *local != conn => self.stay(cx),
+                _ => {
+                    let close = Close::upstream(Cause::Io("connection", why));
+                    return self.break_off(close, cx);
+                }
+            },
             Event::Drained { .. } => self.mux.borrow_mut().grant(self.uuid, cx),
-            Event::Timer { .. } => {
-                return self.break_off(Close::upstream(Cause::Deadline("data connection")), cx);
-            }
+            Event::Timer { .. } => self.stay(cx),
             Event::Mail { mail, .. } => {
                 if let Some(news) = mail.open() {
                     return self.hear(news, cx);
@@ -221,10 +223,15 @@ impl Guest {
             Event::Relayed(relayed) => return Err(relayed.into()),
             ref other => {
                 let progress = match &mut self.state {
-                    State::ToService(dialling, _) | State::ToServer(_, dialling, _) => {
-                        dialling.handle(other, cx)
+                    State::ToService(dialling, _)
+                    | State::Framed(_, Move::Dialling(dialling, _)) => dialling.handle(other, cx),
+                    _ => {
+                        // One that was given up has come about all the same.
+                        if let Event::Connected { conn, .. } = other {
+                            cx.close(*conn);
+                        }
+                        return Ok(());
                     }
-                    _ => return Ok(()),
                 };
                 return self.advance(progress, cx);
             }
@@ -265,5 +272,5 @@ impl Session for Guest {
     }
 }
 
-/// It moves for too long.
+/// The data connection takes too long.
 const PATIENCE: u8 = 0;

@@ -185,7 +185,7 @@ impl Datagrams {
                     flows.remove(place);
                     places.remove(&frame.uuid);
                 }
-                Body::Open(_) | Body::End | Body::Move(_) | Body::Moved => {
+                Body::Open(_) | Body::End | Body::Move(_) | Body::Moved | Body::Stay => {
                     cx.count(Metric::Ignored, 1);
                 }
             }

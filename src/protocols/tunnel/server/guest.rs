@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   Arrival ──> Framed ── both ends, reset, idle, lines lost ──> Close
-//!                  └─ much to carry ──> Moving ── Moved and a data connection ──> relay ──> Close
-//!                                          └─ anything else ──> reset
+//!                  ^  └─ much to carry ──> Moving ── data connection, Moved ──> relay ──> Close
+//!                  └──────────── Stay ────────┘└─ anything else ──> reset
 //! ```
 //!
 //! It lives on the core of its service's trunk, which announces it and puts into its queue what comes.
@@ -38,13 +38,14 @@ enum State {
     Served,
 }
 
-/// What is to be there before a relay begins.
+/// A move that is not done.
 struct Moving {
     conn: ConnKey,
+    /// Confirmed, once it is there.
     data: Option<ConnKey>,
-    /// The client's last frame has come.
-    moved: bool,
     ticket: Ticket,
+    /// The visitor's end was told meanwhile.
+    ended: bool,
 }
 
 impl Guest {
@@ -91,7 +92,8 @@ impl Guest {
         let State::Framed(conn) = self.state else {
             return;
         };
-        if !self.share.may_move {
+        // When the server ends, nobody listens for the data connection.
+        if !self.share.may_move || cx.is_ending() {
             return;
         }
         let purpose = Purpose {
@@ -113,27 +115,58 @@ impl Guest {
         self.state = State::Moving(Moving {
             conn,
             data: None,
-            moved: false,
             ticket,
+            ended: false,
         });
     }
 
-    /// A step of the move is done; with the last one it is over.
-    fn go_on(&mut self, cx: &mut Cx<'_>) {
-        let State::Moving(moving) = &self.state else {
-            return;
+    /// The client's last frame has come: the move is done.
+    fn moved(&mut self, cx: &mut Cx<'_>) -> Result<(), Close> {
+        let State::Moving(Moving { conn, data, .. }) = self.state else {
+            return Ok(());
         };
-        let (conn, Some(data), true) = (moving.conn, moving.data, moving.moved) else {
-            return;
+        let Some(data) = data else {
+            // It broke behind the confirmation.
+            let close = broken("data connection", ErrorKind::ConnectionReset);
+            return self.break_off(close, cx);
         };
         self.state = State::Served;
         self.forget(cx);
         cx.disarm(PATIENCE);
-        cx.send(data, &[CONFIRM]);
-        if let Some(throttle) = &self.share.throttle {
-            cx.pace(conn, data, vec![Arc::clone(throttle)]);
-        }
         cx.relay(conn, data);
+        Ok(())
+    }
+
+    /// The client could not come: frames as before, and no second try.
+    fn stay(&mut self, cx: &mut Cx<'_>) -> Result<(), Close> {
+        let State::Moving(Moving {
+            conn,
+            data,
+            ticket,
+            ended,
+        }) = self.state
+        else {
+            return Ok(());
+        };
+        self.lobby.tickets.cancel(&ticket);
+        data.into_iter().for_each(|data| cx.close(data));
+        self.state = State::Framed(conn);
+        cx.arm(PATIENCE, self.lobby.rules().idle_timeout);
+        cx.resume(conn);
+        match ended {
+            true => self.end(cx),
+            false => Ok(()),
+        }
+    }
+
+    /// The visitor's end is told on.
+    fn end(&mut self, cx: &mut Cx<'_>) -> Result<(), Close> {
+        let is_over = self.mux.borrow_mut().end_guest(self.uuid, cx);
+        if is_over {
+            Err(Close::finished())
+        } else {
+            Ok(())
+        }
     }
 
     fn forget(&mut self, cx: &mut Cx<'_>) {
@@ -168,10 +201,8 @@ impl Guest {
                 return self.break_off(broken("frames", ErrorKind::ConnectionAborted), cx);
             }
             (News::Bulky, State::Framed(_)) => self.start_move(cx),
-            (News::Moved, State::Moving(moving)) => {
-                moving.moved = true;
-                self.go_on(cx);
-            }
+            (News::Moved, State::Moving(_)) => return self.moved(cx),
+            (News::Stay, State::Moving(_)) => return self.stay(cx),
             // The client had said this before it knew of the move.
             (News::Ended(false), State::Moving(moving)) => cx.finish(moving.conn),
             _ => {}
@@ -179,13 +210,12 @@ impl Guest {
         Ok(())
     }
 
-    fn lose(&mut self, conn: ConnKey, close: Close, cx: &mut Cx<'_>) -> Result<(), Close> {
-        if let State::Moving(moving) = &mut self.state
-            && moving.data == Some(conn)
-        {
-            moving.data = None;
+    /// A data connection has gone before there is anything of the stream on it.
+    fn lose_data(&mut self, conn: ConnKey, cx: &mut Cx<'_>) {
+        if let State::Moving(moving) = &mut self.state {
+            moving.data = moving.data.filter(|data| *data != conn);
         }
-        self.break_off(close, cx)
+        cx.close(conn);
     }
 
     fn expire(&mut self, cx: &mut Cx<'_>) -> Result<(), Close> {
@@ -214,7 +244,7 @@ impl Guest {
                 (Some(Word::Arrival), State::Fresh) => self.begin(conn, cx),
                 (_, State::Moving(moving)) if moving.data.is_none() => {
                     moving.data = Some(conn);
-                    self.go_on(cx);
+                    cx.send(conn, &[CONFIRM]);
                 }
                 _ => cx.close(conn),
             },
@@ -227,34 +257,20 @@ impl Guest {
                 }
                 _ => cx.pause(conn),
             },
-            Event::Eof { conn } => match &self.state {
-                State::Framed(_) => {
-                    let is_over = self.mux.borrow_mut().end_guest(self.uuid, cx);
-                    return if is_over {
-                        Err(Close::finished())
-                    } else {
-                        Ok(())
-                    };
-                }
-                State::Moving(moving) if moving.data == Some(conn) => {
-                    let close = broken("data connection", ErrorKind::UnexpectedEof);
+            Event::Eof { conn } => match &mut self.state {
+                State::Framed(_) => return self.end(cx),
+                State::Moving(moving) if moving.conn == conn => moving.ended = true,
+                // The client says what comes of it.
+                State::Moving(_) => self.lose_data(conn, cx),
+                State::Fresh | State::Served => {}
+            },
+            Event::Lost { conn, why } => match &self.state {
+                State::Moving(moving) if moving.conn != conn => self.lose_data(conn, cx),
+                _ => {
+                    let close = Close::downstream(Cause::Io("visitor", why));
                     return self.break_off(close, cx);
                 }
-                // The relay will tell it on.
-                _ => {}
             },
-            Event::Lost { conn, why } => {
-                let own = match &self.state {
-                    State::Framed(own) => *own == conn,
-                    State::Moving(moving) => moving.conn == conn,
-                    _ => false,
-                };
-                let close = match own {
-                    true => Close::downstream(Cause::Io("visitor", why)),
-                    false => Close::upstream(Cause::Io("data connection", why)),
-                };
-                return self.lose(conn, close, cx);
-            }
             Event::Drained { .. } => self.mux.borrow_mut().grant(self.uuid, cx),
             Event::Timer { .. } => return self.expire(cx),
             Event::Mail { mail, .. } => {

@@ -34,6 +34,8 @@ pub enum Mark {
     Move,
     /// The client's answer: what else it has of the stream comes there, too.
     Moved,
+    /// Or this: there is no such connection, and all goes on as before.
+    Stay,
 }
 
 impl MuxHead {
@@ -55,6 +57,7 @@ impl MuxHead {
             OPEN => Mark::Open,
             MOVE if is_stream => Mark::Move,
             MOVED if is_stream => Mark::Moved,
+            STAY if is_stream => Mark::Stay,
             length if length as usize > most => {
                 return Err(WireError::TooLong {
                     field: "raw",
@@ -76,6 +79,7 @@ impl MuxHead {
             Mark::Open => OPEN,
             Mark::Move => MOVE,
             Mark::Moved => MOVED,
+            Mark::Stay => STAY,
         };
         numbered(self.uuid, rawlen)
     }
@@ -157,6 +161,8 @@ pub enum Body<'a> {
     Move(Ticket),
     /// So does the client's.
     Moved,
+    /// Neither does.
+    Stay,
 }
 
 impl<'a> Frame<'a> {
@@ -178,6 +184,7 @@ impl<'a> Frame<'a> {
                 None => return Ok(None),
             },
             Mark::Moved => (Body::Moved, 0),
+            Mark::Stay => (Body::Stay, 0),
             Mark::Move => match rest.first_chunk::<TICKET>() {
                 Some(ticket) => (Body::Move(Ticket::new(*ticket)), TICKET),
                 None => return Ok(None),
@@ -197,6 +204,7 @@ impl<'a> Frame<'a> {
             Body::Open(_) => (Mark::Open, &[][..]),
             Body::Move(ticket) => (Mark::Move, &ticket.as_bytes()[..]),
             Body::Moved => (Mark::Moved, &[][..]),
+            Body::Stay => (Mark::Stay, &[][..]),
             Body::Data(raw) if raw.len() > MAX_RAW => return,
             Body::Data(raw) => (Mark::Data(raw.len() as u32), *raw),
             Body::End => (Mark::End, &[][..]),
@@ -283,6 +291,8 @@ const MOVE: u32 = u32::MAX - 2;
 
 const MOVED: u32 = u32::MAX - 3;
 
+const STAY: u32 = u32::MAX - 4;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -309,14 +319,17 @@ mod tests {
         for transport in [Transport::Tcp, Transport::Udp] {
             assert_eq!(head(u32::MAX, transport), Ok(Mark::Reset));
             assert_eq!(head(u32::MAX - 1, transport), Ok(Mark::Open));
-            for long in [65_537, 1 << 31, u32::MAX - 4] {
+            for long in [65_537, 1 << 31, u32::MAX - 5] {
                 let refused = head(long, transport);
                 assert!(matches!(refused, Err(WireError::TooLong { .. })), "{long}");
             }
         }
         assert_eq!(stream(u32::MAX - 2), Ok(Mark::Move));
         assert_eq!(stream(u32::MAX - 3), Ok(Mark::Moved));
-        assert!(datagram(u32::MAX - 2).is_err() && datagram(u32::MAX - 3).is_err());
+        assert_eq!(stream(u32::MAX - 4), Ok(Mark::Stay));
+        for none in [u32::MAX - 2, u32::MAX - 3, u32::MAX - 4] {
+            assert!(datagram(none).is_err());
+        }
         assert!(datagram(65_508).is_err());
     }
 
