@@ -52,7 +52,8 @@ bulk = $(host bulk)
 connect = $(host connect)
 [node]
 listen = ["127.0.0.1:0"]
-ports = "$NODE_PORT-$((NODE_PORT + 99))"
+ports = "$NODE_PORT-$((NODE_PORT + 499))"
+lease = "10s"
 [chain]
 listen = ["127.0.0.1:0"]
 key = "$HOP_KEY"
@@ -286,4 +287,8 @@ for name in bulk connect store chain access tunnel gateway node; do
     DONE=$(grep -c 'mode=.*errors=0' "$WORK/load.$name" || true)
     judge "$((DONE > 0))" "$name load: $DONE runs without an error"
 done
+if [ "$BAD" = 1 ]; then
+    echo "seconds, KiB of resident memory and descriptors, forty times over the run:"
+    awk -v every=$(($(wc -l <"$WORK/samples") / 40 + 1)) 'NR % every == 1 || every == 1' "$WORK/samples"
+fi
 exit "$BAD"

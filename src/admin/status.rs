@@ -227,13 +227,17 @@ pub(super) fn changed(release: bool, outcome: Result<Kept, Refused>) -> Response
 /// `/routes`.
 pub(super) fn routes(rows: &[&RouteRow]) -> Value {
     let row = |row: &&RouteRow| {
-        json!({
+        let mut told = json!({
             "role": row.role,
             "name": row.name,
             "field": row.field,
             "to": row.to,
             "token": row.guarded,
-        })
+        });
+        for (key, value) in &row.settings {
+            told[*key] = value.as_str().into();
+        }
+        told
     };
     json!({ "routes": rows.iter().map(row).collect::<Vec<_>>() })
 }

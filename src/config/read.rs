@@ -97,9 +97,12 @@ impl Settings {
             return Vec::new();
         };
         let mut values = Vec::new();
+        // An empty word of a flag or a variable is none; in a list of the file it is a slip.
+        let is_list =
+            matches!(&found.given, Given::Item(item) if matches!(item.value, Value::List(_)));
         for (place, text) in self.listed(&found) {
             match read(&text) {
-                _ if text.is_empty() => {}
+                _ if text.is_empty() && !is_list => {}
                 Ok(value) => values.push(value),
                 Err(message) => self.mistake_at(place, named(&found, &message)),
             }

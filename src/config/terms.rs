@@ -104,7 +104,8 @@ impl Terms {
     }
 }
 
-/// Reads a network, `10.0.0.0/8` or `fd00::/8`, or one address alone.
+/// Reads a network, `10.0.0.0/8` or `fd00::/8`, or one address alone; one of IPv4 may be written as IPv6
+/// has it.
 pub fn network(text: &str) -> Result<IpNet, String> {
     let shown = plain(text);
     let wrong = || {
@@ -136,7 +137,18 @@ pub fn network(text: &str) -> Result<IpNet, String> {
             r#""{shown}" names an address inside a network; write "{whole}", or "{address}" for it alone"#
         ));
     }
-    Ok(network)
+    Ok(plain_form(network))
+}
+
+/// An IPv4 network that is written as IPv6 has it, `::ffff:10.0.0.0/104`, is that IPv4 network: peers are
+/// compared by their IPv4 address, whichever listener they came by.
+fn plain_form(network: IpNet) -> IpNet {
+    let (IpNet::V6(six), length @ 96..) = (network, network.prefix_len()) else {
+        return network;
+    };
+    let four = six.addr().to_ipv4_mapped();
+    let four = four.and_then(|address| IpNet::new(address.into(), length - 96).ok());
+    four.unwrap_or(network)
 }
 
 fn networks_of(item: Option<&Item>, name: &str, settings: &mut Settings) -> Vec<IpNet> {
@@ -251,6 +263,9 @@ mod tests {
             ("192.0.2.1", "192.0.2.1/32"),
             ("::1", "::1/128"),
             ("::/0", "::/0"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:192.0.2.1", "192.0.2.1/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
         ] {
             assert_eq!(network(text).unwrap().to_string(), want);
         }

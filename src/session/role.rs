@@ -104,6 +104,8 @@ pub struct RouteRow {
     pub to: Vec<String>,
     /// A client must show a token.
     pub guarded: bool,
+    /// What else is set for it, by its key, in words.
+    pub settings: Vec<(&'static str, String)>,
 }
 
 /// What all roles stand on.

@@ -201,6 +201,13 @@ fn mistakes_are_told_where_they_stand() {
         said.contains("`allow_from`: the length of \"10.0.0.0/33\" is out of range: 0 to 32"),
         "{said}"
     );
+    // An empty one is no network, and never stands for all of them.
+    let (code, said) = Setup::new().agent("allow_from = ['']").fail();
+    assert_eq!(code, 78);
+    assert!(
+        said.contains("`allow_from`: \"\" is not a network"),
+        "{said}"
+    );
     let (code, said) = Setup::new().flag("--agent-accept-proxy=10.0.0.1/8").fail();
     assert_eq!(code, 2, "a flag is a matter of usage");
     assert!(said.contains("write \"10.0.0.0/8\""), "{said}");

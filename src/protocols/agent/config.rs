@@ -199,10 +199,23 @@ pub(super) fn route_rows(config: &Config) -> Vec<RouteRow> {
             field: field.clone(),
             to: targets.iter().map(ToString::to_string).collect(),
             guarded: route.token.is_some(),
+            settings: settings_of(route),
         };
         route.fields.iter().map(row).collect::<Vec<_>>()
     };
     config.routes.iter().flat_map(of_route).collect()
+}
+
+/// What is set for a route besides its token and hosts.
+fn settings_of(route: &Route) -> Vec<(&'static str, String)> {
+    let mut settings = Vec::new();
+    if route.bandwidth > 0 {
+        settings.push(("bandwidth", show_size(route.bandwidth)));
+    }
+    if let Some(version) = route.send_proxy {
+        settings.push(("send_proxy", version.name().to_owned()));
+    }
+    settings
 }
 
 /// Says what the role would do, in lines for an operator.

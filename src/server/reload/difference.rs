@@ -201,9 +201,15 @@ fn compare_routes(former: &Occupant, now: &[RouteRow], difference: &mut Differen
     let is_it =
         |one: &RouteRow, other: &RouteRow| (&one.name, &one.field) == (&other.name, &other.field);
     let called = |row: &RouteRow| config::plain(&format!("{} {}", row.name, row.field));
-    let to = |row: &RouteRow| match row.guarded {
-        true => format!("{} with a token", row.to.join(", ")),
-        false => row.to.join(", "),
+    let to = |row: &RouteRow| {
+        let mut words = row.to.join(", ");
+        if row.guarded {
+            words += " with a token";
+        }
+        for (key, value) in &row.settings {
+            words += &format!(", {key} {value}");
+        }
+        words
     };
     let item = |change, words: String, leaves| Item {
         what: "route",
@@ -381,6 +387,7 @@ mod tests {
             field: "x".into(),
             to: vec![to.into()],
             guarded: false,
+            settings: Vec::new(),
         }
     }
 

@@ -304,9 +304,9 @@ impl House {
         self.supervisor.release(&closed);
         self.told(told, &difference);
         self.show(&bound);
+        difference.leaving = Arc::try_unwrap(leaving).unwrap_or_default();
         let told = difference.tell(false, &renewed.leaving);
         report(what, &difference.items, &difference.held, &renewed);
-        difference.leaving = Arc::try_unwrap(leaving).unwrap_or_default();
         Ok(told)
     }
 

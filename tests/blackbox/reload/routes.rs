@@ -47,6 +47,12 @@ fn a_route_by_hand_is_served_shown_and_gone_with_the_next_reload() {
     // The same once more is no change.
     let same = put(&server, "svc", &body(&other, "")).expect(200).json();
     assert_eq!(same["changes"].as_array().unwrap().len(), 0);
+    // What else a route has is told by its name.
+    let mut limited: serde_json::Value = serde_json::from_str(&body(&other, "")).unwrap();
+    limited["bandwidth"] = "3M".into();
+    let done = put(&server, "svc", &limited.to_string()).expect(200);
+    assert!(done.body.contains(", bandwidth 3M"), "{}", done.body);
+    assert_eq!(admin.get("/routes/svc")["routes"][0]["bandwidth"], "3M");
     admin.call("DELETE", "/routes/new", "", "").expect(200);
     admin.call("DELETE", "/routes/new", "", "").expect(404);
     admin.call("GET", "/routes/new", "", "").expect(404);
