@@ -106,6 +106,12 @@ for _ in $(seq 100); do
 done
 [ -n "$PUBLIC" ] || { cat "$WORK/expose.log" >&2 && fail "towpath expose has no public address"; }
 
+# The store's cache grows to its bound with what is stored: it is filled first, so that what grows
+# later is nobody's cache.
+note "filling the store's cache"
+"$LOAD" store update --target "$(at agent)" --conns 16 --keys 20000 --size 1024 --seconds 15 --warmup 0 \
+    >"$WORK/load.fill"
+
 descriptors() { find "/proc/$1/fd" -mindepth 1 2>/dev/null | wc -l; }
 resident() { awk '$1 == "VmRSS:" { print $2 }' "/proc/$1/status"; }
 sessions() { curl -s -m 5 "http://$ADMIN/status" | grep -o '"sessions":[0-9]*' | head -n 1 | cut -d: -f2; }
