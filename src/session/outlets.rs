@@ -19,7 +19,7 @@ pub trait Outlets {
     fn unsent(&self, conn: ConnKey) -> usize;
     /// How many bytes have been read from it and not taken; none while its ring is lent out.
     fn unread(&self, conn: ConnKey) -> usize;
-    /// See [`Cx::ends`].
+    /// See [`Cx::ends`](super::Cx::ends).
     fn ends(&self, conn: ConnKey) -> Option<Ends>;
     /// How many bytes more may be queued on a connection until there are `most`.
     fn room(&self, conn: ConnKey, most: usize) -> usize;
