@@ -135,6 +135,38 @@ fn a_move_that_comes_to_nothing_resets_the_visitor() {
 }
 
 #[test]
+fn an_end_that_overtakes_the_clients_last_frame_is_heard_in_its_turn() {
+    seeds(40, |seed| {
+        let (mut client, visitor) = begin(seed);
+        let mut said = talk(&mut client, visitor);
+        client.settle();
+        for _ in 0..40 {
+            client.take_frames(visitor);
+            client.settle();
+        }
+        let data = client.follow(visitor);
+        // The service has said all that it has to say, and ends.
+        client.end(data);
+        client.settle();
+        assert!(client.moved(visitor).is_empty());
+        client.settle();
+        let late = client.random.bytes(80_000);
+        client.say(visitor, &late);
+        said[0].extend(late);
+        client.end(visitor);
+        client.settle();
+        let heard = [client.taken(visitor), client.heard(data)[1..].to_vec()].concat();
+        assert!(heard == said[0], "what the visitor has said");
+        assert!(
+            client.heard(visitor) == said[1],
+            "what the service has said"
+        );
+        assert!(client.is_over(visitor) && !client.was_reset(visitor));
+        client.finish();
+    });
+}
+
+#[test]
 fn a_client_that_cannot_come_keeps_the_visitor_in_the_frames() {
     seeds(60, |seed| {
         let (mut client, visitor) = begin(seed);

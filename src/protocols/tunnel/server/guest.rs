@@ -210,12 +210,11 @@ impl Guest {
         Ok(())
     }
 
-    /// A data connection has gone before there is anything of the stream on it.
-    fn lose_data(&mut self, conn: ConnKey, cx: &mut Cx<'_>) {
+    /// A data connection is lost.
+    fn lose_data(&mut self, conn: ConnKey) {
         if let State::Moving(moving) = &mut self.state {
             moving.data = moving.data.filter(|data| *data != conn);
         }
-        cx.close(conn);
     }
 
     fn expire(&mut self, cx: &mut Cx<'_>) -> Result<(), Close> {
@@ -260,12 +259,12 @@ impl Guest {
             Event::Eof { conn } => match &mut self.state {
                 State::Framed(_) => return self.end(cx),
                 State::Moving(moving) if moving.conn == conn => moving.ended = true,
-                // The client says what comes of it.
-                State::Moving(_) => self.lose_data(conn, cx),
-                State::Fresh | State::Served => {}
+                // The client's end may overtake its last frame; the relay will tell it on.
+                State::Fresh | State::Moving(_) | State::Served => {}
             },
             Event::Lost { conn, why } => match &self.state {
-                State::Moving(moving) if moving.conn != conn => self.lose_data(conn, cx),
+                // The client says what comes of it.
+                State::Moving(moving) if moving.conn != conn => self.lose_data(conn),
                 _ => {
                     let close = Close::downstream(Cause::Io("visitor", why));
                     return self.break_off(close, cx);
