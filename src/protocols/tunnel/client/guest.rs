@@ -115,13 +115,17 @@ impl Guest {
 
     /// There is no data connection: frames as before.
     fn stay(&mut self, cx: &mut Cx<'_>) {
-        if let State::Framed(_, step) = &mut self.state {
-            if let Move::Attached(data) = std::mem::replace(step, Move::None) {
-                cx.close(data);
-            }
-            cx.disarm(PATIENCE);
-            self.mux.borrow_mut().stay(self.uuid, cx);
+        let State::Framed(_, step) = &mut self.state else {
+            return;
+        };
+        match std::mem::replace(step, Move::None) {
+            // The server waits for no answer.
+            Move::None => return,
+            Move::Dialling(..) => {}
+            Move::Attached(data) => cx.close(data),
         }
+        cx.disarm(PATIENCE);
+        self.mux.borrow_mut().stay(self.uuid, cx);
     }
 
     /// The server's confirmation; what is behind it is the visitor's.
