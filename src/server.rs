@@ -95,6 +95,7 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NothingToServe => 78,
+            Self::AccessLog(_, error) if is_no_place(error) => 78,
             Self::Store(error) => error.exit_code(),
             Self::Listen(_, error)
             | Self::AccessLog(_, error)
@@ -109,6 +110,16 @@ impl StartError {
             Self::Thread(_) => 1,
         }
     }
+}
+
+/// A path that can hold no file: it will not be otherwise at the next try.
+fn is_no_place(error: &io::Error) -> bool {
+    let kinds = [
+        io::ErrorKind::NotFound,
+        io::ErrorKind::NotADirectory,
+        io::ErrorKind::IsADirectory,
+    ];
+    kinds.contains(&error.kind())
 }
 
 /// Something that there may be enough of at the next try.

@@ -72,22 +72,36 @@ pub(super) fn parse(
     }))
 }
 
+impl Request {
+    /// Asks; what the server says is told as it says it, a refusal too, where JSON is wanted.
+    fn ask(&self, command: &str, method: &str, path: &str) -> Result<Value, Failure> {
+        let (status, body) = self.server.hear(command, method, path)?;
+        if (200..=299).contains(&status) {
+            return Ok(body);
+        }
+        if self.is_json {
+            output::print(format!("{body}\n").as_bytes())?;
+        }
+        Err(refused(command, status, &body))
+    }
+}
+
 /// Asks, and says what came of it.
 pub(super) fn run(request: &Request) -> Result<(), Failure> {
     let (server, is_json) = (&request.server, request.is_json);
     match &request.wish {
         Wish::Status => {
-            let status = server.ask("status", "GET", "/status")?;
+            let status = request.ask("status", "GET", "/status")?;
             say(is_json, &status, || status::show(&status, &server.address))
         }
         Wish::Top(options) => top::run(server, options, is_json),
         Wish::Kick(handle) => {
             let path = format!("/sessions/{}", handle.to_string().replace('#', "%23"));
-            let done = server.ask("kick", "DELETE", &path)?;
+            let done = request.ask("kick", "DELETE", &path)?;
             say(is_json, &done, || format!("kicked {handle}\n"))
         }
         Wish::Drain => {
-            let done = server.ask("drain", "POST", "/drain")?;
+            let done = request.ask("drain", "POST", "/drain")?;
             say(is_json, &done, || {
                 "draining: no new connections; it ends when what is open has ended\n".to_owned()
             })
@@ -98,7 +112,7 @@ pub(super) fn run(request: &Request) -> Result<(), Failure> {
             } else {
                 "/reload"
             };
-            let done = server.ask("reload", "POST", path)?;
+            let done = request.ask("reload", "POST", path)?;
             say(is_json, &done, || status::difference(&done))
         }
     }
@@ -205,7 +219,10 @@ const TOKEN: Flag = Flag::value(
     "file with the token of the admin address; the token itself may stand in TOWPATH_ADMIN_TOKEN",
 );
 
-const JSON: Flag = Flag::switch("json", "print JSON, as the server tells it");
+const JSON: Flag = Flag::switch(
+    "json",
+    "print JSON, as the server tells it, its refusals too",
+);
 
 const SORT: Flag =
     Flag::value("sort", "KEY", "what comes first: rate, bytes or age").default("rate");

@@ -2,12 +2,14 @@
 //! nobody reads stops no worker. Who logs uses the `log` macros and knows nothing of this.
 //!
 //! ```text
-//!   any thread: format the line, try to put it in --> channel of 4096 --> writer: stderr
+//!   any thread: format the line, try to put it in --> channel of 4096 --> writer: stderr, then a pause
 //!                          |                                               |
 //!                          +-- full: count it as lost ------> "N lines lost" when there is room
 //! ```
+//!
+//! A lone line is written at once. What comes within the pause behind it goes in one write, and wakes
+//! nobody: where each connection has its line, waking the writer for it would cost more than the line.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -114,29 +116,58 @@ impl Write for Line {
 }
 
 /// The writer's thread: ends when every sender is gone. An output that fails is tried again with
-/// the next line, because a log has nowhere else to say so.
+/// the next lines, because a log has nowhere else to say so.
 fn write(waiting: &Receiver<Message>, lost: &AtomicU64, out: &mut dyn Write) {
-    for message in waiting {
-        match message {
-            Message::Line(line) => {
-                let _ = out.write_all(&line);
-            }
-            Message::Flush(done) => {
-                let _ = out.flush();
-                let _ = done.send(());
-            }
+    let mut batch = Batch::default();
+    while let Ok(first) = waiting.recv() {
+        batch.take(first);
+        while batch.lines.len() < BATCH
+            && let Ok(next) = waiting.try_recv()
+        {
+            batch.take(next);
         }
         let count = lost.swap(0, Ordering::Relaxed);
         if count > 0 {
-            let mut note = String::new();
-            let _ = writeln!(note, "{count} log lines lost: stderr was too slow");
-            let _ = out.write_all(note.as_bytes());
+            // Writing to a vector cannot fail.
+            let _ = writeln!(batch.lines, "{count} log lines lost: stderr was too slow");
+        }
+        let _ = out.write_all(&batch.lines);
+        batch.lines.clear();
+        if batch.flushes.is_empty() {
+            thread::sleep(PAUSE);
+        }
+        for done in batch.flushes.drain(..) {
+            let _ = done.send(());
+        }
+    }
+}
+
+/// What is written at once.
+#[derive(Default)]
+struct Batch {
+    lines: Vec<u8>,
+    /// Who waits for these lines, and for those before them.
+    flushes: Vec<Sender<()>>,
+}
+
+impl Batch {
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Line(line) => self.lines.extend_from_slice(&line),
+            Message::Flush(done) => self.flushes.push(done),
         }
     }
 }
 
 /// Lines that may wait for a slow stderr.
 const DEPTH: usize = 4096;
+
+/// Bytes that are written at once, and one line more.
+const BATCH: usize = 64 * 1024;
+
+/// How long lines may gather behind those that were just written: short enough for a reader's eye, and for
+/// the channel to hold what every core could log meanwhile.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// How long the end of the program waits for a stuck stderr.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -164,7 +195,7 @@ mod tests {
         write(&waiting, &lost, &mut out);
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "x\n3 log lines lost: stderr was too slow\nx\n"
+            "x\nx\n3 log lines lost: stderr was too slow\n"
         );
     }
 

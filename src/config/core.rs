@@ -75,6 +75,11 @@ pub enum LogFormat {
 impl AccessLog {
     fn read(settings: &mut Settings) -> Self {
         let target = settings.path("access_log");
+        let folder = target.parent().filter(|at| !at.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|at| !at.is_dir()) {
+            let folder = folder.display();
+            settings.warn(format!("access_log: there is no folder {folder}"));
+        }
         Self {
             target: match target.to_str() {
                 Some("off") => AccessTarget::Off,

@@ -88,24 +88,25 @@ impl Settings {
         let read = File::open(path)
             .and_then(|file| file.take(LONGEST_FILE + 1).read_to_end(&mut bytes))
             .map_err(|error| format!("cannot be read: {error}"));
-        let text = read.and_then(|_| match bytes.len() as u64 > LONGEST_FILE {
-            true => Err(format!("is longer than {LONGEST_FILE} bytes")),
-            false => String::from_utf8(bytes).map_err(|error| {
-                let good = error.utf8_error().valid_up_to();
-                let line = error.as_bytes()[..good]
-                    .iter()
-                    .filter(|&&byte| byte == b'\n')
-                    .count();
-                format!("line {} is not UTF-8 text", line + 1)
-            }),
-        });
-        match text {
-            Ok(text) => self.read_text(path, &text),
-            Err(message) => {
-                let place = Place::File(Arc::from(path));
-                self.mistakes.push(Mistake { place, message });
+        let file: Arc<Path> = Arc::from(path);
+        let (place, message) = match read {
+            Err(message) => (Place::File(file), message),
+            Ok(_) if bytes.len() as u64 > LONGEST_FILE => {
+                let message = format!("is longer than {LONGEST_FILE} bytes");
+                (Place::File(file), message)
             }
-        }
+            Ok(_) => match std::str::from_utf8(&bytes) {
+                Ok(text) => return self.read_text(path, text),
+                Err(error) => {
+                    let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+                    let line = good.matches('\n').count() + 1;
+                    let column = good.chars().rev().take_while(|one| *one != '\n').count() + 1;
+                    let message = "this is not UTF-8 text".to_owned();
+                    (Place::Line(file, Position { line, column }), message)
+                }
+            },
+        };
+        self.mistakes.push(Mistake { place, message });
     }
 
     /// Reads the file layer from its text; `path` is how the mistakes call it.

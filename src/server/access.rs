@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Whatever the target does, no worker waits: while the writer does, the queue fills, and what finds no
-//! room in it is counted. Bounds: the queue's own, and [`BATCH`] here.
+//! room in it is counted. Bounds: the queue's own, and [`BATCH`] here. A lone record is written at once; those
+//! that come within a pause behind it go together, and wake nobody.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -158,6 +159,9 @@ impl Writer {
                             self.take(record);
                             self.gather(records);
                             self.write();
+                            if self.batch.is_empty() {
+                                thread::sleep(PAUSE);
+                            }
                             None
                         }
                         Err(_) => return,
@@ -321,6 +325,9 @@ impl Writer {
 
 /// Bytes that are written at once, and one record more.
 const BATCH: usize = 64 * 1024;
+
+/// How long records may gather behind those that were just written.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// How soon a target that takes nothing is tried again.
 const RETRY: Duration = Duration::from_millis(20);

@@ -52,6 +52,8 @@ pub enum Cause {
     Overload(&'static str),
     /// The server is stopping.
     Stopping,
+    /// What it came by or went by is no longer in the configuration.
+    Removed,
     /// An operator ended it.
     Kicked,
     /// The session's code panicked.
@@ -124,6 +126,7 @@ impl Close {
             Cause::Finished,
             Cause::HandedOn,
             Cause::Stopping,
+            Cause::Removed,
             Cause::Kicked,
         ];
         own.contains(&self.cause)
@@ -144,6 +147,7 @@ impl Cause {
             Cause::Unreachable(_) => Reason::Unreachable,
             Cause::Overload(_) => Reason::Overload,
             Cause::Stopping => Reason::Stopping,
+            Cause::Removed => Reason::Removed,
             Cause::Kicked => Reason::Kicked,
             Cause::Panicked => Reason::Panicked,
         }
@@ -200,6 +204,7 @@ impl fmt::Display for Cause {
             Cause::Unreachable(why) => write!(f, "unreachable: {why}"),
             Cause::Overload(place) => write!(f, "overload: {place}"),
             Cause::Stopping => f.write_str("server stopping"),
+            Cause::Removed => f.write_str("removed from the configuration"),
             Cause::HandedOn => f.write_str("handed on"),
             Cause::Kicked => f.write_str("kicked"),
             Cause::Panicked => f.write_str("session panicked"),

@@ -116,13 +116,14 @@ pub enum Reason {
     Unreachable,
     Overload,
     Stopping,
+    Removed,
     Kicked,
     Panicked,
 }
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Finished,
         Self::HandedOn,
         Self::ProtocolError,
@@ -133,6 +134,7 @@ impl Reason {
         Self::Unreachable,
         Self::Overload,
         Self::Stopping,
+        Self::Removed,
         Self::Kicked,
         Self::Panicked,
     ];
@@ -150,6 +152,7 @@ impl Reason {
             Self::Unreachable => "unreachable",
             Self::Overload => "overload",
             Self::Stopping => "stopping",
+            Self::Removed => "removed",
             Self::Kicked => "kicked",
             Self::Panicked => "panicked",
         }

@@ -67,7 +67,12 @@ impl Record<'_> {
         for word in &words {
             let known = fields.iter().any(|(key, _)| *key == word.key);
             if let (false, Some(value)) = (known, &word.value) {
-                fields.push((word.key, Value::Text(value)));
+                let count = value.parse::<u64>().ok();
+                let count = count.filter(|_| COUNTS.contains(&word.key));
+                fields.push(match count {
+                    Some(count) => (word.key, Value::Number(count.to_string())),
+                    None => (word.key, Value::Text(value)),
+                });
             } else if !known {
                 fields.push((word.key, Value::Truth));
             }
@@ -204,6 +209,12 @@ fn show_time(since_epoch: Duration) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milliseconds:03}Z")
 }
 
+/// Words that say how many: numbers in JSON. What peers call something is a text there, whatever it looks
+/// like.
+const COUNTS: &[&str] = &[
+    "bytes", "flows", "frames", "hop", "nodes", "open", "visitors", "visits",
+];
+
 /// Words of one session; those beyond are left out.
 const MOST_WORDS: usize = 64;
 
@@ -255,13 +266,17 @@ pub(super) mod tests {
     #[test]
     fn a_sessions_own_payload_counts_and_its_words_replace_nothing_else() {
         let close = Close::finished();
-        let words = " mux up=7 down=8 role=evil service=a service=b";
+        let words = " mux up=7 down=8 role=evil service=a service=b visits=3 client=4";
         let record = record(words, &close);
         let line = record.line(LogFormat::Text);
         assert!(line.contains(" up=7 down=8 "), "{line}");
-        assert!(line.ends_with(" mux service=a,b\n"), "{line}");
+        assert!(
+            line.ends_with(" mux service=a,b visits=3 client=4\n"),
+            "{line}"
+        );
         let json: serde_json::Value = serde_json::from_str(&record.line(LogFormat::Json)).unwrap();
         assert_eq!(json["mux"], true);
+        assert_eq!((&json["visits"], &json["client"]), (&3.into(), &"4".into()));
         assert_eq!(
             (&json["role"], &json["service"]),
             (&"agent".into(), &"a,b".into())

@@ -404,6 +404,7 @@ impl<N: Network> Worker<N> {
         let Some(mut slot) = self.sessions.remove(key) else {
             return;
         };
+        let close = self.explain(close);
         self.setup.counters.add(Metric::Ended, 1);
         if close.is_fault() {
             self.setup.counters.add(Metric::Faulted, 1);
@@ -442,6 +443,17 @@ impl<N: Network> Worker<N> {
         }
         drop(slot);
         self.wake_listeners();
+    }
+
+    /// Whoever is told to stop by a server that goes on came or went by what has been removed.
+    fn explain(&self, close: Close) -> Close {
+        match close.cause {
+            Cause::Stopping if self.phase < DRAINING => Close {
+                cause: Cause::Removed,
+                ..close
+            },
+            _ => close,
+        }
     }
 
     /// Writes a session's line in the log, in words of which some are the session's own.

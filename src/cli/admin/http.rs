@@ -23,7 +23,20 @@ pub(super) struct Line {
 impl Line {
     /// Asks for a value; anything but success is a failure of `command`.
     pub(super) fn ask(&self, command: &str, method: &str, path: &str) -> Result<Value, Failure> {
-        let (status, body) = self.exchange(method, path).map_err(|error| {
+        match self.hear(command, method, path)? {
+            (200..=299, body) => Ok(body),
+            (status, body) => Err(refused(command, status, &body)),
+        }
+    }
+
+    /// Asks, and tells the status and the value of the answer.
+    pub(super) fn hear(
+        &self,
+        command: &str,
+        method: &str,
+        path: &str,
+    ) -> Result<(u16, Value), Failure> {
+        self.exchange(method, path).map_err(|error| {
             let address = plain(&self.address);
             let line = match error.kind() {
                 io::ErrorKind::ConnectionRefused
@@ -34,11 +47,7 @@ impl Line {
                 _ => format!("{address}: {error}"),
             };
             Failure::new(FAILED, format!("towpath {command}: {line}"))
-        })?;
-        match status {
-            200..=299 => Ok(body),
-            _ => Err(refused(command, status, &body)),
-        }
+        })
     }
 
     fn exchange(&self, method: &str, path: &str) -> io::Result<(u16, Value)> {

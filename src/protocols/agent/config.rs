@@ -85,6 +85,9 @@ fn routes(settings: &mut Settings) -> Vec<Route> {
 }
 
 fn route(entry: &Entry, settings: &mut Settings) -> Option<Route> {
+    if entry.name.is_empty() {
+        settings.mistake(entry.at, "a route without a name".to_owned());
+    }
     let names = ["token", "bandwidth", "send_proxy", "hosts"];
     let [token, bandwidth, send_proxy, hosts] = settings.fields(&entry.item, names, ROUTE)?;
     let token = token.and_then(|item| settings.secret_of(&item, "token"));

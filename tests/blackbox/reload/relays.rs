@@ -129,8 +129,9 @@ fn the_relays_of_a_removed_route_are_ended_when_their_time_is_over() {
     stays.send("still").expect("still");
     until("the end is told in the log", || {
         let log = server.log();
-        log.lines()
-            .any(|line| line.contains("service=other") && line.contains("server stopping"))
+        log.lines().any(|line| {
+            line.contains("service=other") && line.contains("removed from the configuration")
+        })
     });
     let rows = server.admin().sessions("role=agent");
     assert_eq!(rows.len(), 1, "{rows:?}");
