@@ -353,6 +353,12 @@ impl<'a> Cx<'a> {
         self.outlets.send(conn, bytes);
     }
 
+    /// The same for bytes that nobody waits for: they leave with the next ones on that connection, or alone
+    /// a few milliseconds later, so that many of them cost one write.
+    pub fn send_lazily(&mut self, conn: ConnKey, bytes: &[u8]) {
+        self.outlets.send_lazily(conn, bytes);
+    }
+
     /// Passes the first `count` bytes of `rx`, at most all of them, on as they are: behind what is
     /// queued on `to`, a connection of any session on this core. From ring to ring, with one copy
     /// at most; bytes for a connection that has gone are dropped. A session bounds what it queues

@@ -65,6 +65,8 @@ pub struct Conn<S> {
     pub shut: bool,
     /// It is on the worker's list of connections to flush.
     pub dirty: bool,
+    /// It is on the worker's list of connections with bytes that may wait for others.
+    pub lazy: bool,
     /// It is on the worker's list of connections to read this turn or the next.
     pub queued: bool,
     /// The session is to be told when `tx` has fallen under its low mark.
@@ -149,6 +151,7 @@ impl<S: Stream> Conn<S> {
             shut_wanted: false,
             shut: false,
             dirty: false,
+            lazy: false,
             queued: false,
             tell_drained: false,
             parting: false,
@@ -265,12 +268,16 @@ impl<S: Stream> Conn<S> {
     /// Shuts the writing side when that is wanted and nothing is left.
     pub fn flush(&mut self, pool: &mut Pool) -> io::Result<usize> {
         let mut written = 0;
+        let is_last = self.shut_wanted && !self.shut;
         while self.can_write && !self.tx.is_empty() {
             let stream = &mut self.stream;
             let mut offered = 0;
             let outcome = self.tx.drain(pool, |slices| {
                 offered = slices.iter().map(|slice| slice.len()).sum();
-                stream.write(slices)
+                match is_last {
+                    true => stream.write_last(slices),
+                    false => stream.write(slices),
+                }
             });
             match outcome {
                 Ok(count) => {

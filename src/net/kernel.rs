@@ -217,6 +217,15 @@ impl Stream for TcpStream {
         }
     }
 
+    fn write_last(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        let flags = libc::MSG_MORE | libc::MSG_NOSIGNAL;
+        let socket = SockRef::from(&*self);
+        match from {
+            [one] => socket.send_with_flags(one, flags),
+            many => socket.send_vectored_with_flags(many, flags),
+        }
+    }
+
     fn shut(&mut self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
     }

@@ -47,6 +47,12 @@ pub trait Stream {
     /// One vectored write; may take less than offered.
     fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize>;
 
+    /// The same for bytes behind which [`Stream::shut`] follows at once: they may wait for it, to leave
+    /// with it in one packet.
+    fn write_last(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.write(from)
+    }
+
     /// Tells the peer that no more bytes will come (FIN).
     fn shut(&mut self) -> io::Result<()>;
 

@@ -13,6 +13,10 @@ use crate::stats::Metric;
 pub trait Outlets {
     /// Queues bytes on a connection.
     fn send(&mut self, conn: ConnKey, bytes: &[u8]);
+    /// The same for bytes that may wait a moment for others.
+    fn send_lazily(&mut self, conn: ConnKey, bytes: &[u8]) {
+        self.send(conn, bytes);
+    }
     /// Moves the first `count` bytes of `rx` behind what is queued on a connection.
     fn forward(&mut self, rx: &mut Ring, to: ConnKey, count: usize);
     /// How many bytes are queued on it.

@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use super::{NEXT_CROWD, Pending, TURN_LETTERS, Timer, Worker};
+use super::{LAZY, NEXT_CROWD, Pending, TURN_LETTERS, Timer, Worker};
 use crate::net::{Conn, ConnKey, Network, Stream, Waiter};
 use crate::reactor::{Handle, SessionKey};
 use crate::session::{Mail, Post};
@@ -212,6 +212,28 @@ impl<N: Network> Worker<N> {
         care.stall = self.wheel.arm(self.now, patience, Timer::Stall(key));
         if let Some(session) = owner {
             self.pending.push_back(Pending::Stalled(session, key));
+        }
+    }
+
+    /// Bytes that need not leave at once wait for others to leave with, and not for long.
+    pub(super) fn await_others(&mut self) {
+        if !self.lazy_timer && !self.lazy.is_empty() {
+            let timer = self.wheel.arm(self.now, LAZY, Timer::Lazy);
+            self.lazy_timer = timer.is_some();
+        }
+    }
+
+    /// They have waited long enough.
+    pub(super) fn flush_lazy(&mut self) {
+        self.lazy_timer = false;
+        for key in std::mem::take(&mut self.lazy) {
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.lazy = false;
+                if !conn.dirty && !conn.tx.is_empty() {
+                    conn.dirty = true;
+                    self.dirty.push(key);
+                }
+            }
         }
     }
 

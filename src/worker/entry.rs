@@ -201,6 +201,12 @@ impl<N: Network> Worker<N> {
             listener,
         };
         self.deliver(session, event);
+        // Whoever speaks first has most often spoken by now. What it has said goes on in this turn, along
+        // with what its coming has caused, and not in a turn of its own.
+        if let Some(conn) = self.conns.get_mut(conn) {
+            conn.can_read = true;
+        }
+        self.read_again(conn);
     }
 
     /// Keeps a connection without a session until it has said for whom it comes.

@@ -2,23 +2,6 @@
 
 use crate::net::ConnKey;
 
-/// What a worker holds besides its listeners, their datagram sockets among them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Holdings {
-    /// Connections.
-    pub conns: usize,
-    /// Relayed pairs.
-    pub links: usize,
-    /// Datagram sockets of sessions.
-    pub sockets: usize,
-    /// Armed timers.
-    pub timers: usize,
-    /// Buffer blocks lent out.
-    pub blocks: usize,
-    /// Kernel pipes lent out.
-    pub pipes: usize,
-}
-
 /// A set of connections. Adding and removing walk it: a session with very many keeps its own index.
 #[derive(Default)]
 pub(super) struct Held {

@@ -13,11 +13,12 @@
 //!
 //! Bounds: connections, sessions and datagram sockets by the quota; reading by [`TURN_BYTES`] for each
 //! connection and turn, and by as many and [`TURN_DATAGRAMS`] for each datagram socket; accepting by
-//! [`TURN_ACCEPTS`], letters by [`TURN_LETTERS`]. `again`, `dirty` and `starved` hold a connection at
-//! most once each; `pending` holds what the sessions of one turn gave rise to. Nobody outside ends a
+//! [`TURN_ACCEPTS`], letters by [`TURN_LETTERS`]. `again`, `dirty`, `lazy` and `starved` hold a connection
+//! at most once each; `pending` holds what the sessions of one turn gave rise to. Nobody outside ends a
 //! worker: a peer, a full table and a panicking session each end what they touch and no more.
 
 mod access;
+mod account;
 mod care;
 mod datagrams;
 mod entry;
@@ -43,8 +44,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 pub use self::access::{AccessQueue, AccessTally};
+pub use self::account::Holdings;
 use self::datagrams::{Exchange, News};
-pub use self::held::Holdings;
 use self::log::Journal;
 use self::orders::Name;
 pub use self::orders::{Answer, Filter, Order, Outcome, Page, Row, Task};
@@ -175,12 +176,16 @@ pub struct Worker<N: Network> {
     again: VecDeque<ConnKey>,
     /// Connections with bytes to write.
     dirty: Vec<ConnKey>,
+    /// Connections with bytes that need not leave at once.
+    lazy: Vec<ConnKey>,
     /// Connections that could not be read because the pool was used up.
     starved: Vec<ConnKey>,
     /// Listeners to accept from again.
     listeners_again: Vec<ListenerKey>,
     /// The timer is armed that looks whether connections still cannot be read.
     crowd_timer: bool,
+    /// The timer is armed that has lazy bytes leave.
+    lazy_timer: bool,
     /// The timer that drops spare blocks and pipes is armed.
     spare_timer: bool,
     /// How many listeners rest.
@@ -219,6 +224,8 @@ enum Timer {
     Oust(SessionKey),
     /// Connections could not be read for want of blocks some time ago.
     Crowd,
+    /// Bytes that need not leave at once have waited for others long enough.
+    Lazy,
     /// Blocks and pipes that are kept free may have been so for long.
     Spare,
 }
@@ -279,9 +286,11 @@ impl<N: Network> Worker<N> {
             pending: VecDeque::new(),
             again: VecDeque::new(),
             dirty: Vec::new(),
+            lazy: Vec::new(),
             starved: Vec::new(),
             listeners_again: Vec::new(),
             crowd_timer: false,
+            lazy_timer: false,
             spare_timer: false,
             resting: 0,
             usage: Usage::default(),
@@ -311,6 +320,8 @@ impl<N: Network> Worker<N> {
         self.open_mailbox();
         self.take_orders();
         self.follow_phase();
+        // Connections that are handed over are read by their new session in this very turn.
+        self.deliver_waiting();
         self.run_again();
         self.settle();
     }
@@ -356,52 +367,6 @@ impl<N: Network> Worker<N> {
         self.sessions.len() - self.exchange.seated - self.residing()
     }
 
-    /// What it holds for sessions; nothing when there is none.
-    pub fn holdings(&self) -> Holdings {
-        Holdings {
-            conns: self.conns.len(),
-            links: self.links.len(),
-            sockets: self.exchange.own(),
-            timers: self.wheel.len()
-                - usize::from(self.spare_timer)
-                - usize::from(self.crowd_timer),
-            blocks: self.pool.lent(),
-            pipes: self.pipes.lent(),
-        }
-    }
-
-    /// Sweeps over everything for contradictions; for tests, as it costs time.
-    pub fn check(&self) {
-        for seat in &self.setup.seats {
-            seat.check();
-        }
-        self.check_lines();
-        for (key, conn) in self.conns.iter() {
-            conn.rx.check();
-            conn.tx.check();
-            if let Some((link, side)) = conn.link {
-                let linked = self
-                    .links
-                    .get(link)
-                    .map(|link| link.conns[usize::from(side)]);
-                assert_eq!(linked, Some(key), "a pair and its connection disagree");
-            }
-            if let Some(slot) = conn.owner.and_then(|owner| self.sessions.get(owner)) {
-                assert!(
-                    slot.conns.iter().any(|held| held == key),
-                    "a session has lost its connection"
-                );
-            }
-        }
-        for (key, slot) in self.sessions.iter() {
-            for conn in slot.conns.iter() {
-                let owner = self.conns.get(conn).and_then(|conn| conn.owner);
-                assert_eq!(owner, Some(key), "a session holds a connection of another");
-            }
-        }
-        self.check_exchange();
-    }
-
     fn expire(&mut self) {
         let mut due = Vec::new();
         self.wheel
@@ -423,6 +388,7 @@ impl<N: Network> Worker<N> {
                 Timer::Depart(key) => self.depart(key),
                 Timer::Oust(key) => self.oust(key),
                 Timer::Crowd => self.relieve(),
+                Timer::Lazy => self.flush_lazy(),
                 Timer::Spare => self.drop_spare(),
             }
         }
@@ -502,11 +468,7 @@ impl<N: Network> Worker<N> {
         // An event can cause another (a refused connect the next connect): a fixed number of
         // rounds a turn, the rest next turn.
         for _ in 0..SETTLE_ROUNDS {
-            for _ in 0..self.pending.len() {
-                if let Some(pending) = self.pending.pop_front() {
-                    self.deliver_pending(pending);
-                }
-            }
+            self.deliver_waiting();
             for key in std::mem::take(&mut self.dirty) {
                 self.flush(key);
             }
@@ -515,6 +477,7 @@ impl<N: Network> Worker<N> {
                 break;
             }
         }
+        self.await_others();
         let spare = self.pool.has_spare() || self.pipes.has_spare() || self.exchange.has_spare();
         if !self.spare_timer && spare {
             let timer = self.wheel.arm(self.now, SPARE, Timer::Spare);
@@ -534,6 +497,15 @@ impl<N: Network> Worker<N> {
         self.weigh();
         self.journal.settle(self.now, &self.setup.counters);
         self.publish();
+    }
+
+    /// Delivers what waits, and nothing that this gives rise to.
+    fn deliver_waiting(&mut self) {
+        for _ in 0..self.pending.len() {
+            if let Some(pending) = self.pending.pop_front() {
+                self.deliver_pending(pending);
+            }
+        }
     }
 
     /// Queues a connection until there are blocks to read into.
@@ -575,6 +547,9 @@ const SPARE: Duration = Duration::from_secs(1);
 
 /// How long connections may wait for blocks to be read into before room is made.
 const CROWD: Duration = Duration::from_secs(1);
+
+/// How long bytes that need not leave at once wait for others to leave with.
+const LAZY: Duration = Duration::from_millis(2);
 
 /// How soon more room is made when one connection's was not enough.
 const NEXT_CROWD: Duration = Duration::from_millis(100);

@@ -24,6 +24,7 @@ struct Wires<'a, S, D> {
     conns: &'a mut Table<Conn<S>, ConnMark>,
     pool: &'a mut Pool,
     dirty: &'a mut Vec<ConnKey>,
+    lazy: &'a mut Vec<ConnKey>,
     exchange: &'a mut Exchange<D>,
     quota: &'a Arc<Quota>,
     /// New flows are given up.
@@ -61,6 +62,17 @@ impl<S: Stream, D> Outlets for Wires<'_, S, D> {
         };
         conn.tx.push(bytes, self.pool);
         self.soil(key);
+    }
+
+    fn send_lazily(&mut self, key: ConnKey, bytes: &[u8]) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        conn.tx.push(bytes, self.pool);
+        if !conn.dirty && !conn.lazy {
+            conn.lazy = true;
+            self.lazy.push(key);
+        }
     }
 
     fn forward(&mut self, rx: &mut Ring, to: ConnKey, count: usize) {
@@ -197,6 +209,7 @@ impl<N: Network> Worker<N> {
             conns: &mut self.conns,
             pool: &mut self.pool,
             dirty: &mut self.dirty,
+            lazy: &mut self.lazy,
             exchange: &mut self.exchange,
             quota: &self.setup.quota,
             is_full: self.setup.load.level() == Level::Full,

@@ -21,6 +21,7 @@ mod engine;
 mod entry;
 mod gateway;
 mod house;
+mod lazy;
 mod leases;
 mod letters;
 mod node;

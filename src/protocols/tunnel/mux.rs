@@ -194,6 +194,12 @@ impl Mux {
         }
     }
 
+    fn say_lazily(&self, uuid: Uuid, mark: Mark, cx: &mut Cx<'_>) {
+        if let Some(outgoing) = self.outgoing {
+            cx.send_lazily(outgoing, &MuxHead { uuid, mark }.encode());
+        }
+    }
+
     fn say_whole(&self, uuid: Uuid, body: Body<'_>, cx: &mut Cx<'_>) {
         if let Some(outgoing) = self.outgoing {
             let mut bytes = Vec::with_capacity(MUX_HEAD + TICKET);
@@ -258,8 +264,12 @@ impl Mux {
         };
         guest.ends[0] = true;
         let (over, known) = (guest.ends[1], guest.known);
-        if known {
-            self.say(uuid, Mark::End, cx);
+        match known {
+            // A service that has said its last word waits for nothing: its connection may close a moment
+            // later, along with the next frames.
+            true if over && self.end == End::Server => self.say_lazily(uuid, Mark::End, cx),
+            true => self.say(uuid, Mark::End, cx),
+            false => {}
         }
         over
     }

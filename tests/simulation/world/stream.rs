@@ -80,6 +80,15 @@ impl Stream for SimStream {
         }
     }
 
+    fn write_last(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        let count = self.write(from)?;
+        let mut world = self.world.borrow_mut();
+        let socket = &mut world.sockets[self.id];
+        let sent = socket.outbound.len() - count.min(SEGMENT);
+        socket.held_back = socket.outbound.split_off(sent).into();
+        Ok(count)
+    }
+
     fn in_flight(&self) -> usize {
         self.world.borrow().sockets[self.id].outbound.len()
     }
@@ -87,6 +96,7 @@ impl Stream for SimStream {
     fn shallow(&mut self, _: usize) {}
 
     fn shut(&mut self) -> io::Result<()> {
+        self.push();
         self.world.borrow_mut().sockets[self.id].shut = true;
         Ok(())
     }
