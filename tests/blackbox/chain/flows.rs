@@ -114,7 +114,10 @@ fn an_idle_flow_ends_and_comes_again() {
     let (proxy, backend) = quiet(&[("udp_idle_timeout", "\"4s\"")]);
     let mut flow = proxy.flow(address::at(backend.address));
     let before = port_of(&mut flow, &backend);
-    proxy.server.expect_open(0);
+    let open = kernel::descriptors(proxy.server.process());
+    until("the flow ends", || {
+        kernel::descriptors(proxy.server.process()) < open
+    });
     // While this has its port the next flow cannot get the same by chance.
     let _held = UdpSocket::bind(("127.0.0.1", before));
     flow.send(b"again");
