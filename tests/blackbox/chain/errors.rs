@@ -102,7 +102,7 @@ fn a_client_that_sends_on_after_an_error_has_heard_it() {
 #[test]
 fn a_next_hop_that_is_gone_is_the_error_of_the_hop_before() {
     let backend = Backend::echo();
-    let mut row = Row::new(3, &[backend.address]);
+    let mut row = Row::with(3, &[backend.address], Plan::on_a_lasting_port);
     let hops = row.hops();
     row.proxies.remove(1).server.kill();
     for _ in 0..10 {

@@ -1,11 +1,14 @@
 //! Flows: who is who, how many there may be, and when one ends.
 
+use std::net::UdpSocket;
+
 use crate::support::chain::client::Headers;
 use crate::support::chain::datagram::Flow;
 use crate::support::chain::destination::Datagrams;
 use crate::support::chain::plan::{Plan, Proxy, Row};
 use crate::support::chain::{Key, address, code};
 use crate::support::kernel;
+use crate::support::node::plan::free_ports;
 use crate::support::until;
 
 /// A backend that says nothing, and a hop of one worker with these keys that may send to it.
@@ -96,6 +99,8 @@ fn one_more_than_the_most_ends_the_one_that_was_idle_longest() {
     assert_eq!(port_of(&mut a, &backend), first, "it was not idle longest");
     assert_eq!(port_of(&mut c, &backend), third);
     proxy.server.expect_open(2);
+    // While this has its port no new flow can get the same by chance.
+    let _held = UdpSocket::bind(("127.0.0.1", second));
     // What comes for the one that has ended reaches nobody.
     backend.send(([127, 0, 0, 1], second).into(), b"late");
     assert_ne!(port_of(&mut b, &backend), second, "it has ended");
@@ -105,10 +110,16 @@ fn one_more_than_the_most_ends_the_one_that_was_idle_longest() {
 
 #[test]
 fn an_idle_flow_ends_and_comes_again() {
-    let (proxy, backend) = quiet(&[("udp_idle_timeout", "\"2s\"")]);
+    // Long enough that it does not end between a datagram and its answer.
+    let (proxy, backend) = quiet(&[("udp_idle_timeout", "\"4s\"")]);
     let mut flow = proxy.flow(address::at(backend.address));
     let before = port_of(&mut flow, &backend);
-    proxy.server.expect_open(0);
+    let open = kernel::descriptors(proxy.server.process());
+    until("the flow ends", || {
+        kernel::descriptors(proxy.server.process()) < open
+    });
+    // While this has its port the next flow cannot get the same by chance.
+    let _held = UdpSocket::bind(("127.0.0.1", before));
     flow.send(b"again");
     let (from, _) = backend.next();
     assert_ne!(from.port(), before);
@@ -167,7 +178,9 @@ fn datagrams_and_streams_share_the_port() {
 
 #[test]
 fn a_late_error_is_told_to_the_flow_that_it_belongs_to() {
-    let backend = Datagrams::silent();
+    // A port that nobody else gets when the backend is gone.
+    let port = *free_ports(1).start();
+    let backend = Datagrams::serve(([127, 0, 0, 1], port).into(), |_, _, _| {});
     let row = Row::new(1, &[backend.address]);
     let mut flow = row.flow(backend.address);
     port_of(&mut flow, &backend);

@@ -55,11 +55,12 @@ fn many_chains_at_once_do_not_mix() {
     row.stop();
 }
 
-/// The same way with headers that nobody has seen.
+/// The same way with headers that nobody has seen and that are not old yet.
 fn headers_again(headers: &Headers) -> Headers {
     let mut again = headers.clone();
     for request in &mut again.requests {
         request.nonce = crate::support::chain::seal::fresh_nonce();
+        request.stamp = crate::support::chain::request::now();
     }
     again
 }

@@ -10,6 +10,8 @@ use crate::support::bulk;
 use crate::support::chain::fake::{FakeHop, Witness, socket_address};
 use crate::support::chain::plan::{Plan, Proxy, Row, access, access_address, serve, via};
 use crate::support::chain::program::{Keys, run_words, words};
+use crate::support::chain::request::{RESPONSE, frame_length};
+use crate::support::chain::seal::HEAD;
 use crate::support::chain::{Hop, Key, code};
 use crate::support::command::Finished;
 use crate::support::peer::{End, Peer};
@@ -197,7 +199,7 @@ fn meddler(change: impl Fn(&mut Vec<u8>) + Send + Sync + 'static) -> FakeHop {
                 }
                 onward.try_finish();
             });
-            let response = next.take(crate::support::chain::request::RESPONSE);
+            let response = next.take(RESPONSE);
             let (mut down, _) = next.rest();
             change(&mut down);
             peer.try_send(&response);
@@ -289,11 +291,13 @@ fn a_stream_cut_short_on_its_way_up_reaches_the_destination_as_no_good_end() {
     let cutter = FakeHop::new(Key::number(1), |mut peer, request, _| {
         let mut next = Peer::connect(socket_address(&request.address).unwrap());
         peer.try_send(&request.response(code::OK));
-        let mut buffer = vec![0; 1 << 16];
-        let headers = peer.some(&mut buffer).unwrap();
-        next.send(&buffer[..headers]);
-        let response = next.take(crate::support::chain::request::RESPONSE);
+        let mut header = peer.take(HEAD);
+        let length = frame_length(&header);
+        header.extend(peer.take(length - HEAD));
+        next.send(&header);
+        let response = next.take(RESPONSE);
         peer.try_send(&response);
+        let mut buffer = vec![0; 1 << 16];
         let more = peer.some(&mut buffer).unwrap();
         next.send(&buffer[..more]);
         next.try_finish();

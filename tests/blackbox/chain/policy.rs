@@ -131,7 +131,13 @@ fn old_ways_to_write_an_address_lead_nowhere() {
     ] {
         let mut chained = proxy.headers(address::named(host, inside.port)).dial();
         let answer = chained.answer();
-        let refusals = [code::FORBIDDEN, code::RESOLVE, code::PROTOCOL];
+        // Some are asked of the machine's name server, which may not answer in time.
+        let refusals = [
+            code::FORBIDDEN,
+            code::RESOLVE,
+            code::PROTOCOL,
+            code::TIMEOUT,
+        ];
         assert!(refusals.contains(&answer.code), "{host}: {answer:?}");
         chained.peer.expect_end();
     }

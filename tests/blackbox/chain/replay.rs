@@ -9,8 +9,10 @@ use crate::support::chain::{Key, Transport, address, code};
 use crate::support::peer::Peer;
 use crate::support::until;
 
+/// A hop of one worker: what it has read it dials before it serves anybody who comes later.
 fn hop(backend: &Backend) -> Proxy {
-    Plan::allowing(Key::number(1), &[backend.address]).start()
+    let plan = Plan::allowing(Key::number(1), &[backend.address]);
+    plan.workers(1).start()
 }
 
 /// Sends these bytes as somebody else would who recorded them, and waits until they were heard.

@@ -25,8 +25,10 @@ fn saying(proxy: &Proxy, bytes: &[u8]) -> Peer {
     peer
 }
 
-/// It is open, and read from however much more comes; no byte has come back.
-fn expect_kept(peer: &mut Peer) {
+/// The same; it is open, and read from however much more comes, and no byte has come back. It is looked
+/// at at once, as each is kept for a few seconds only.
+fn kept(proxy: &Proxy, bytes: &[u8]) -> Peer {
+    let mut peer = saying(proxy, bytes);
     for _ in 0..3 {
         peer.send([0x55; 1000]).settle();
     }
@@ -34,6 +36,7 @@ fn expect_kept(peer: &mut Peer) {
     let got = peer.some(&mut [0; 100]);
     assert_eq!(got.unwrap_err().kind(), ErrorKind::WouldBlock);
     peer.stream().set_nonblocking(false).unwrap();
+    peer
 }
 
 /// All end at some time, none with a byte, and the hop serves those who know the key meanwhile.
@@ -67,13 +70,12 @@ fn a_wrong_key_gets_not_one_byte_and_is_kept() {
     for number in [2, 3, 255] {
         let mut request = request(&proxy, &backend);
         request.key = Key::number(number);
-        peers.push(saying(&proxy, &request.frame()));
+        peers.push(kept(&proxy, &request.frame()));
     }
     let mut request = request(&proxy, &backend);
     // The key of a hop without a key, which everybody knows.
     request.key = Key([0; 32]);
-    peers.push(saying(&proxy, &request.frame()));
-    peers.iter_mut().for_each(expect_kept);
+    peers.push(kept(&proxy, &request.frame()));
     assert_eq!(backend.accepted(), 0);
     expect_silence(proxy, &backend, peers);
 }

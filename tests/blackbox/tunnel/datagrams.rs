@@ -171,7 +171,8 @@ fn a_service_may_send_what_nobody_asked_for() {
 #[test]
 fn a_flow_that_is_silent_is_forgotten() {
     for mode in MODES {
-        let plan = Plan::new(1).text("udp_idle_timeout", "500ms");
+        // Long enough that a flow does not end before it is served.
+        let plan = Plan::new(1).text("udp_idle_timeout", "3s");
         let tunnel = plan.start();
         let (mut flows, flow) = Flows::new(&tunnel, 1, mode);
         assert_eq!(flows.from.next_of(&flow.uuid), What::Reset);

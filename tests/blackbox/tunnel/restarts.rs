@@ -65,9 +65,10 @@ fn server_restarts(kills: bool) {
         publics.iter().for_each(|public| expect_echoing(*public));
         eprintln!("back after {:?}", start.elapsed());
     }
-    // Three losses and three returns are told, and no endless list of tries.
+    // Three losses and three returns are told, and no endless list of tries: there are some more of
+    // them where the server takes long to start, each after about twice as long as the one before.
     let said = program.said();
-    assert!(said.lines().count() <= 30, "{said}");
+    assert!(said.lines().count() <= 60, "{said}");
     program.stop();
     tunnel.server.stop();
 }

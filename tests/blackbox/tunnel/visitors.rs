@@ -145,7 +145,8 @@ fn two_hundred_visitors_at_once_are_served() {
 
 #[test]
 fn a_visitor_that_waits_in_vain_is_closed() {
-    let tunnel = Plan::new(2).text("visitor_timeout", "500ms").start();
+    // Long enough that the others are served.
+    let tunnel = Plan::new(2).text("visitor_timeout", "3s").start();
     let bystanders = Bystander::start(&tunnel);
     let (mut client, service) = tunnel.exposed(1);
     let mut waiting: Vec<Peer> = (0..30).map(|_| Peer::connect(service.public)).collect();

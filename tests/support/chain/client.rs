@@ -88,6 +88,22 @@ impl Chained {
             .unwrap_or_else(|| panic!("no response of hop {}: {frame:02x?}", self.answered))
     }
 
+    /// Whether the next hop says ok; where it says nothing the connection is over.
+    pub fn is_ok(&mut self) -> bool {
+        let mut frame = vec![0; RESPONSE];
+        let mut have = 0;
+        while have < frame.len() {
+            match self.peer.some(&mut frame[have..]) {
+                Ok(more @ 1..) => have += more,
+                _ => return false,
+            }
+        }
+        let request = &self.requests[self.answered];
+        self.answered += 1;
+        let answer = request.read(&frame);
+        answer.is_some_and(|answer| answer.code == code::OK)
+    }
+
     /// Every hop that is left says ok; what follows is payload.
     pub fn expect_ok(&mut self) -> &mut Peer {
         while self.answered < self.requests.len() {

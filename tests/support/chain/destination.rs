@@ -26,6 +26,9 @@ impl Datagrams {
         handle: impl Fn(&UdpSocket, &[u8], SocketAddr) + Send + 'static,
     ) -> Self {
         let socket = Arc::new(UdpSocket::bind(at).unwrap());
+        // What comes at once must find room though this thread is late; the system cuts the size.
+        let room = socket2::SockRef::from(&*socket);
+        room.set_recv_buffer_size(1 << 20).unwrap();
         let address = socket.local_addr().unwrap();
         let received = Arc::new(AtomicUsize::new(0));
         let stopping = Arc::new(AtomicBool::new(false));

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::client::Headers;
 use super::datagram::Flow;
 use super::{Hop, Key};
+use crate::support::node::plan::free_ports;
 use crate::support::server::{Server, Setup};
 
 /// How a server with the chain role is to be started.
@@ -51,6 +52,12 @@ impl Plan {
     pub fn list<T: ToString>(self, key: &str, values: &[T]) -> Self {
         let values: Vec<String> = values.iter().map(ToString::to_string).collect();
         self.line(key, &format!("{values:?}"))
+    }
+
+    /// On a port that nobody else gets when the hop is gone, as one that the kernel gives out may.
+    pub fn on_a_lasting_port(self) -> Self {
+        let port = *free_ports(1).start();
+        self.list("listen", &[format!("127.0.0.1:{port}")])
     }
 
     /// Access listeners beside the hop, as [`access`] makes them.

@@ -320,9 +320,9 @@ impl Client {
         (to, from)
     }
 
-    /// Leaves as a client does that is stopped.
+    /// Leaves as a client does that is stopped; the server may have closed already.
     pub fn leave(mut self) {
-        self.peer.finish();
+        self.peer.try_finish();
         while self.next().is_some() {}
     }
 
