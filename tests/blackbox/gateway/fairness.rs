@@ -117,6 +117,10 @@ fn a_flood_on_a_link_does_not_stop_the_echoes_on_it() {
     for (of_client, of_server) in PAIRS {
         let gateway = Gateway::new(of_server);
         let mut pair = gateway.pair(of_client, ID);
+        // What the kernel has of the link is in front of every echo, and by itself it lets that grow
+        // to tens of megabytes.
+        let link = socket2::SockRef::from(pair.server.peer().stream());
+        link.set_recv_buffer_size(4 * QUANTUM).unwrap();
         let flood = Flood::start(&gateway, &mut pair.server, of_client, 2);
         let (conn, mut server) = (pair.conn, pair.server);
         let echoing = std::thread::spawn(move || {
