@@ -10,6 +10,7 @@ use std::thread;
 
 use serde_json::Value;
 
+use crate::support::backend::Refusing;
 use crate::support::command::{Finished, Log, TOWPATH, towpath};
 use crate::support::folder::Folder;
 use crate::support::{DEADLINE, until};
@@ -178,12 +179,12 @@ fn two_nodes_reach_each_other_by_their_public_addresses() {
     // The replies have come back over the first node's address, and cannot clear the screen.
     let lines = first.wait_for("three replies", 4);
     assert_eq!(lines[1..], ["hello", "\\u{1b}[2J and \u{fffd}", "last"]);
-    let told = first.error.text();
     let want = format!(
         "connected to {}, public address {first_address}\n",
         relay.address
     );
-    assert_eq!(told, want);
+    until("the way is told", || first.error.text().lines().count() > 0);
+    assert_eq!(first.error.text(), want);
 }
 
 #[test]
@@ -254,9 +255,8 @@ fn an_identity_is_kept_in_private_and_used_by_one_node() {
 fn a_server_that_is_not_there_is_a_failure() {
     let folder = Folder::new();
     let identity = folder.path().join("key");
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let gone = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    let refusing = Refusing::new();
+    let gone = refusing.address.to_string();
     let environment = [("TOWPATH_IDENTITY", identity.to_str().unwrap())];
     let finished = towpath(&["node", "--server", &gone], &environment, b"").expect(1);
     assert!(finished.error.contains(&gone), "{}", finished.error);

@@ -14,6 +14,8 @@ use std::net::SocketAddr;
 
 use super::peer::{Peer, text};
 use super::server::{Server, Setup};
+use super::window::standing_still;
+use super::{kernel, until};
 use endpoint::Endpoint;
 
 /// Which numbers the commands have.
@@ -319,6 +321,19 @@ impl Gateway {
 
     pub fn process(&self) -> u32 {
         self.server.process()
+    }
+
+    /// How many descriptors it has, once nobody comes or goes any more.
+    pub fn descriptors(&self) -> usize {
+        let now = || kernel::descriptors(self.process());
+        standing_still("descriptors", now)
+    }
+
+    /// Waits until it has no more descriptors than these: whoever has left is gone for it, too.
+    pub fn expect_descriptors(&self, most: usize) {
+        until("those who have left are gone", || {
+            kernel::descriptors(self.process()) <= most
+        });
     }
 
     /// Fails unless a fresh client and a fresh server can still be joined.

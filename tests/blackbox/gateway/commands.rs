@@ -67,6 +67,9 @@ fn dial(gateway: &Gateway, dialect: Dialect, id: u32, input: &[u8]) -> Finished 
         &address,
         "--dialect",
         dialect.name(),
+        // How long the last answer may be in coming.
+        "--linger",
+        "5s",
     ];
     towpath(&arguments, &[], input)
 }
@@ -76,11 +79,17 @@ fn lines_come_back_from_an_echo_server() {
     for of_server in DIALECTS {
         let gateway = Gateway::new(of_server);
         let _echo = EchoCommand::start(&gateway, of_server);
-        for of_client in DIALECTS {
-            let input = b"one\ntwo\n\nand the last\n";
-            let finished = dial(&gateway, of_client, ID, input).expect(0);
-            assert_eq!(finished.text().as_bytes(), input);
-        }
+        // Both at a time, as each waits for more to come.
+        std::thread::scope(|scope| {
+            for of_client in DIALECTS {
+                let gateway = &gateway;
+                scope.spawn(move || {
+                    let input = b"one\ntwo\n\nand the last\n";
+                    let finished = dial(gateway, of_client, ID, input).expect(0);
+                    assert_eq!(finished.text().as_bytes(), input);
+                });
+            }
+        });
     }
 }
 

@@ -1,6 +1,7 @@
 //! Many clients on one server's link: nobody's flood keeps another's message waiting for more than
 //! its share.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::gateway::endpoint::Endpoint;
 use crate::support::gateway::{Dialect, Gateway, Got, PAIRS, data};
 use crate::support::kernel::bytes_under_way;
+use crate::support::until;
 use crate::support::window::{paced, standing_still};
 
 const ID: u32 = 91;
@@ -51,9 +53,12 @@ impl Flood {
         }
     }
 
-    /// Waits until nothing more goes in.
-    fn expect_stuck(&self) {
-        standing_still("the flood", || self.sent.load(Ordering::SeqCst));
+    /// Waits until nothing more goes in, nor moves on its way to the server at this address.
+    fn expect_stuck(&self, gateway: &Gateway, server: SocketAddr) {
+        let sent = || self.sent.load(Ordering::SeqCst);
+        until("something is sent", || sent() > 0);
+        let waiting = || bytes_under_way(server, gateway.servers);
+        standing_still("the flood", || (sent(), waiting()));
     }
 
     /// Ends it; the server must be gone, or read on.
@@ -87,8 +92,9 @@ fn a_small_message_waits_for_one_quantum_of_each_flood_at_most() {
             let address = pair.server.peer().local();
             for round in 0..3 {
                 // Nobody reads, so everything between the clients and the server is full.
-                flood.expect_stuck();
-                pair.client.data(pair.conn, &[round; 64]);
+                flood.expect_stuck(&gateway, address);
+                // The gateway has it, and then some time to put it where it belongs.
+                pair.client.data(pair.conn, &[round; 64]).peer().settle();
                 let mut parts = 0..3;
                 paced(Duration::from_millis(100), || parts.next().is_some());
                 // What the kernel has of the link is in front of anything.
@@ -111,6 +117,10 @@ fn a_flood_on_a_link_does_not_stop_the_echoes_on_it() {
     for (of_client, of_server) in PAIRS {
         let gateway = Gateway::new(of_server);
         let mut pair = gateway.pair(of_client, ID);
+        // What the kernel has of the link is in front of every echo, and by itself it lets that grow
+        // to tens of megabytes.
+        let link = socket2::SockRef::from(pair.server.peer().stream());
+        link.set_recv_buffer_size(4 * QUANTUM).unwrap();
         let flood = Flood::start(&gateway, &mut pair.server, of_client, 2);
         let (conn, mut server) = (pair.conn, pair.server);
         let echoing = std::thread::spawn(move || {

@@ -118,7 +118,9 @@ fn ten_thousand_requests_are_one_lease() {
 
 #[test]
 fn a_message_may_come_in_any_segments() {
-    let proxy = Plan::new(2).workers(1).start();
+    // A frame that comes byte by byte is not to be late.
+    let plan = Plan::new(2).limit("handshake_timeout = \"60s\"");
+    let proxy = plan.workers(1).start();
     let mut node = proxy.node(1);
     let public = node.request();
     let request = node.message(opcode::PROXY_REQUEST).frame();

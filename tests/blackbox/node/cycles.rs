@@ -50,6 +50,7 @@ fn come_and_go(proxy: &Proxy, numbers: std::ops::Range<u32>) {
 #[test]
 fn a_thousand_nodes_that_came_and_went_leave_nothing() {
     const RANGE: u16 = 500;
+    kernel::raise_own_descriptor_limit();
     let proxy = Plan::new(RANGE).workers(2).start();
     let round = |proxy: &Proxy| {
         for batch in 0..5 {

@@ -158,7 +158,7 @@ fn disconnect_closes_the_port_and_keeps_the_lease() {
 
 #[test]
 fn silence_closes_the_port_and_keeps_the_lease() {
-    let proxy = Plan::new(4).text("keepalive_timeout", "1s").start();
+    let proxy = Plan::new(4).text("keepalive_timeout", "3s").start();
     let (mut node, public) = registered(&proxy, 1);
     until("the port is closed", || UdpSocket::bind(public).is_ok());
     assert_eq!(node.request(), public);

@@ -1,27 +1,38 @@
 //! The range of ports: how it runs out, what is skipped in it, when a port is free again.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::support::folder::Folder;
-use crate::support::node::Visited;
 use crate::support::node::plan::{Plan, Proxy};
+use crate::support::node::{Node, Visited};
 use crate::support::until;
 use crate::support::window::paced;
 
 /// Far from what an answer takes, and from every timeout that would close such a connection.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
+/// Fails unless each of these nodes is refused, and all but a few of them at once: what holds up a
+/// busy machine for a moment holds up one.
+fn expect_refused_at_once(proxy: &Proxy, numbers: Range<u32>) {
+    let mut times: Vec<Duration> = numbers
+        .map(|number| {
+            let start = Instant::now();
+            proxy.node(number).expect_refused();
+            start.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    assert!(times[times.len() / 2] < AT_ONCE, "{times:?}");
+}
+
 #[test]
 fn a_full_range_refuses_at_once_and_its_owners_keep_theirs() {
     let proxy = Proxy::new(3);
     let mut owners: Vec<Visited> = (0..3).map(|number| proxy.visited(number)).collect();
-    for number in 10..30 {
-        let start = Instant::now();
-        proxy.node(number).expect_refused();
-        assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
-    }
+    expect_refused_at_once(&proxy, 10..30);
     for owner in &mut owners {
         owner.expect_passing(b"still mine");
         assert_eq!(owner.node.expect_keepalive().request(), owner.public);
@@ -31,12 +42,16 @@ fn a_full_range_refuses_at_once_and_its_owners_keep_theirs() {
     away.node.leave();
     proxy.node(10).expect_refused();
     assert_eq!(proxy.registered(2).1, away.public);
-    let log = proxy.server.log();
-    assert!(log.contains("no_ports"), "{log}");
+    // The log's thread may be behind.
+    until("the log says why", || {
+        proxy.server.log().contains("no_ports")
+    });
 }
 
 #[test]
 fn the_end_of_all_ports_is_the_end_of_the_range() {
+    // There is one end for all: another process of tests may be here just now.
+    let _turn = turn_at_the_end();
     let plan = Plan::new(2).text("ports", "65534-65535");
     let proxy = plan.start();
     let mut nodes: Vec<_> = (0..2).map(|number| proxy.node(number)).collect();
@@ -48,16 +63,27 @@ fn the_end_of_all_ports_is_the_end_of_the_range() {
     }
 }
 
-/// Asks until there is an address for this node.
-fn served(proxy: &Proxy, number: u32) -> SocketAddr {
-    let mut public = None;
+/// Waits until nobody else is at the end of all ports; it is the test's own while this is held.
+fn turn_at_the_end() -> UdpSocket {
+    let mut turn = None;
+    until("nobody else has the last ports", || {
+        // An address on which no server listens.
+        turn = UdpSocket::bind("127.77.0.2:65535").ok();
+        turn.is_some()
+    });
+    turn.unwrap()
+}
+
+/// Asks until there is an address for this node. Its lease does not run while the node is held.
+fn served(proxy: &Proxy, number: u32) -> (Node, SocketAddr) {
+    let mut served = None;
     until("a port is free", || {
         let mut node = proxy.node(number);
         node.say(crate::support::node::message::opcode::PROXY_REQUEST);
-        public = node.try_answer();
-        public.is_some()
+        served = node.try_answer().map(|public| (node, public));
+        served.is_some()
     });
-    public.unwrap()
+    served.unwrap()
 }
 
 #[test]
@@ -67,7 +93,8 @@ fn a_port_is_another_nodes_when_its_lease_has_ended() {
         let (node, public) = proxy.registered(number);
         proxy.node(number + 1).expect_refused();
         node.leave();
-        assert_eq!(served(&proxy, number + 1), public);
+        let (_next, again) = served(&proxy, number + 1);
+        assert_eq!(again, public);
         // The former owner has no claim any more.
         proxy.node(number).expect_refused();
     }
@@ -89,7 +116,8 @@ fn a_lease_does_not_end_while_its_node_is_there() {
 #[test]
 fn a_lease_goes_on_over_a_restart_and_ends_behind_it() {
     let folder = Arc::new(Folder::new());
-    let plan = Plan::new(1).text("lease", "6s").folder(&folder);
+    // Longer than a restart takes, however slow the machine.
+    let plan = Plan::new(1).text("lease", "10s").folder(&folder);
     let proxy = plan.start();
     let (_node, public) = proxy.registered(1);
     proxy.server.kill();
@@ -101,7 +129,8 @@ fn a_lease_goes_on_over_a_restart_and_ends_behind_it() {
     proxy.server.stop();
     let proxy = plan.start();
     proxy.node(2).expect_refused();
-    assert_eq!(served(&proxy, 2), public);
+    let (_next, again) = served(&proxy, 2);
+    assert_eq!(again, public);
     proxy.node(1).expect_refused();
 }
 
@@ -119,9 +148,7 @@ fn a_foreign_programs_port_is_skipped() {
     let mut ports: Vec<u16> = nodes.iter().map(|one| one.public.port()).collect();
     ports.sort_unstable();
     assert_eq!(ports, [first, first + 3]);
-    let start = Instant::now();
-    proxy.node(5).expect_refused();
-    assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
+    expect_refused_at_once(&proxy, 5..8);
     for node in &mut nodes {
         node.expect_passing(b"still mine");
     }
@@ -148,10 +175,6 @@ fn a_foreign_program_everywhere_costs_no_spin() {
     let plan = Plan::new(40);
     let _foreign: Vec<TcpListener> = plan.ports().map(hold).collect();
     let proxy = plan.start();
-    for number in 0..5 {
-        let start = Instant::now();
-        proxy.node(number).expect_refused();
-        assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
-    }
+    expect_refused_at_once(&proxy, 0..5);
     crate::support::window::expect_calm(proxy.process(), 10);
 }

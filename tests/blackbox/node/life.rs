@@ -14,11 +14,12 @@ use crate::support::window::paced;
 
 #[test]
 fn a_node_without_keepalives_is_gone_and_its_lease_is_not() {
-    let proxy = Plan::new(2).text("keepalive_timeout", "2s").start();
-    let mut visited = proxy.visited(1);
+    let proxy = Plan::new(2).text("keepalive_timeout", "3s").start();
+    // Before the last that is heard of it, or a pause of this test would count as the server's haste.
     let start = Instant::now();
+    let mut visited = proxy.visited(1);
     visited.node.expect_closed();
-    assert!(start.elapsed() >= Duration::from_secs(1), "closed at once");
+    assert!(start.elapsed() >= Duration::from_secs(2), "closed at once");
     visited.visitor.expect_closed();
     assert!(std::net::TcpStream::connect(visited.public).is_err());
     assert_eq!(proxy.registered(1).1, visited.public);
@@ -26,11 +27,11 @@ fn a_node_without_keepalives_is_gone_and_its_lease_is_not() {
 
 #[test]
 fn a_node_that_keeps_alive_stays() {
-    let proxy = Plan::new(3).text("keepalive_timeout", "2s").start();
+    let proxy = Plan::new(3).text("keepalive_timeout", "4s").start();
     let mut by_keepalive = proxy.visited(1);
     let mut by_request = proxy.visited(2);
     let mut rounds = 0..20;
-    paced(Duration::from_millis(250), || {
+    paced(Duration::from_millis(400), || {
         by_keepalive.node.expect_keepalive();
         assert_eq!(by_request.node.request(), by_request.public);
         rounds.next().is_some()
@@ -41,9 +42,9 @@ fn a_node_that_keeps_alive_stays() {
 
 #[test]
 fn relayed_frames_are_no_keepalives() {
-    let proxy = Plan::new(2).text("keepalive_timeout", "2s").start();
-    let mut visited = proxy.visited(1);
+    let proxy = Plan::new(2).text("keepalive_timeout", "3s").start();
     let start = Instant::now();
+    let mut visited = proxy.visited(1);
     let mut writer = visited.visitor.twin();
     let mut busy = visited.node.peer().twin();
     let other = visited.node.message(1000).frame();
@@ -60,13 +61,13 @@ fn relayed_frames_are_no_keepalives() {
         );
     }
     talking.join().unwrap();
-    assert!(start.elapsed() >= Duration::from_secs(1), "closed at once");
+    assert!(start.elapsed() >= Duration::from_secs(2), "closed at once");
 }
 
 #[test]
 fn somebody_elses_keepalives_keep_nobody_registered() {
     // Whoever overhears a connection_id could keep a dead node's port from ever being free.
-    let proxy = Plan::new(2).text("keepalive_timeout", "2s").start();
+    let proxy = Plan::new(2).text("keepalive_timeout", "3s").start();
     let mut visited = proxy.visited(1);
     let start = Instant::now();
     let (address, mut sender) = (proxy.address, Sender::number(2));
@@ -95,8 +96,8 @@ fn somebody_elses_keepalives_keep_nobody_registered() {
 fn a_silent_connection_is_not_closed_early() {
     let plan = Plan::new(1).text("keepalive_timeout", "4s");
     let proxy = plan.limit("handshake_timeout = \"500ms\"").start();
-    let mut silent = proxy.connect();
     let start = Instant::now();
+    let mut silent = proxy.connect();
     silent.expect_closed();
     let took = start.elapsed();
     assert!(took >= Duration::from_secs(2), "closed after {took:?}");
@@ -104,6 +105,7 @@ fn a_silent_connection_is_not_closed_early() {
 
 #[test]
 fn silent_connections_keep_no_node_out() {
+    kernel::raise_own_descriptor_limit();
     let plan = Plan::new(4).workers(1).key("max_unregistered", "50");
     let proxy = plan.start();
     let mut visited = proxy.visited(1);
@@ -163,7 +165,7 @@ fn a_frame_that_never_ends_ends_its_connection() {
 
 #[test]
 fn a_long_frame_has_its_time() {
-    let proxy = Plan::new(1).limit("handshake_timeout = \"1s\"").start();
+    let proxy = Plan::new(1).limit("handshake_timeout = \"2s\"").start();
     let mut visited = proxy.visited(1);
     let bytes = frame(&vec![5; 2_000_000]);
     let mut writer = visited.visitor.twin();
@@ -183,18 +185,18 @@ fn a_long_frame_has_its_time() {
 #[test]
 fn a_visitor_that_pauses_stays_and_one_that_is_idle_goes() {
     let plan = Plan::new(1).limit("handshake_timeout = \"500ms\"");
-    let proxy = plan.limit("idle_timeout = \"3s\"").start();
+    let proxy = plan.limit("idle_timeout = \"5s\"").start();
     let mut visited = proxy.visited(1);
     let mut idle = Peer::connect(visited.public);
     let start = Instant::now();
-    let mut rounds = 0..5;
+    let mut rounds = 0..7;
     paced(Duration::from_secs(1), || {
         visited.expect_passing(b"after a pause");
         visited.node.expect_keepalive();
         rounds.next().is_some()
     });
     idle.expect_closed();
-    assert!(start.elapsed() >= Duration::from_secs(3));
+    assert!(start.elapsed() >= Duration::from_secs(5));
     visited.expect_passing(b"still here");
 }
 

@@ -8,6 +8,7 @@ use crate::support::node::message::{
 };
 use crate::support::node::plan::{Plan, Proxy};
 use crate::support::peer::Peer;
+use crate::support::until;
 use crate::support::window::standing_still;
 
 struct Case {
@@ -251,20 +252,24 @@ fn a_large_message_costs_little() {
     let (mut node, public) = proxy.registered(1);
     let fields = number(77, 1).repeat((1 << 20) / 3);
     let bytes = with(&fields);
-    let before = kernel::ticks(proxy.process());
-    for _ in 0..20 {
-        let mut writer = node.peer().twin();
-        let bytes = bytes.clone();
-        let sending = std::thread::spawn(move || {
-            writer.send(bytes);
-        });
-        assert_eq!(node.answer(), public);
-        sending.join().unwrap();
-    }
-    let used = kernel::ticks(proxy.process()) - before;
-    eprintln!("{used} ticks of 10 ms for 20 messages of a megabyte");
-    // Without optimization it may take five times what it is allowed.
-    assert!(used < 100, "{used} ticks");
+    // What shares the machine makes the same work cost more; what costs too much by itself does so
+    // every time.
+    until("20 large messages cost little", || {
+        let before = kernel::ticks(proxy.process());
+        for _ in 0..20 {
+            let mut writer = node.peer().twin();
+            let bytes = bytes.clone();
+            let sending = std::thread::spawn(move || {
+                writer.send(bytes);
+            });
+            assert_eq!(node.answer(), public);
+            sending.join().unwrap();
+        }
+        let used = kernel::ticks(proxy.process()) - before;
+        eprintln!("{used} ticks of 10 ms for 20 messages of a megabyte");
+        // Without optimization it may take five times what it is allowed.
+        used < 100
+    });
 }
 
 #[test]

@@ -17,18 +17,25 @@ use crate::support::{kernel, until};
 /// What the server may hold of a flood that nobody takes, beside what the kernel does.
 const HELD: u64 = 24 << 20;
 
-/// A visitor that sends numbered frames in a thread of its own.
-struct Flood {
-    sent: Arc<AtomicUsize>,
-    thread: JoinHandle<()>,
-}
-
+/// The frame of this number of a visitor. Each part of it differs from every other, so that a lost,
+/// doubled or swapped one shows; made anew for every byte it would cost more than what is tested.
 fn numbered(visitor: u8, number: u32, length: usize) -> Vec<u8> {
-    let mut body = Numbers::new(u64::from(number) * 256 + u64::from(visitor)).bytes(length);
+    const PART: usize = 1024;
+    let part = Numbers::new(u64::from(number) * 256 + u64::from(visitor)).bytes(PART);
+    let mut body = part.repeat(length.div_ceil(PART));
+    for (at, part) in (0_u64..).zip(body.chunks_exact_mut(PART)) {
+        part[8..16].copy_from_slice(&at.to_be_bytes());
+    }
     body.truncate(length);
     body[0] = visitor;
     body[1..5].copy_from_slice(&number.to_be_bytes());
     frame(&body)
+}
+
+/// A visitor that sends numbered frames in a thread of its own.
+struct Flood {
+    sent: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
 }
 
 impl Flood {
@@ -49,13 +56,25 @@ impl Flood {
         Self { sent, thread }
     }
 
-    /// Waits until no more is taken of it, before its end.
-    fn expect_stuck(&self, count: u32) {
-        let sent = || self.sent.load(Ordering::SeqCst);
-        until("something is sent", || sent() > 0);
-        standing_still("the flood", sent);
-        assert!(sent() < count as usize, "everything was taken");
+    fn sent(&self) -> usize {
+        self.sent.load(Ordering::SeqCst)
     }
+}
+
+/// Waits until no more is taken of any flood. All of them at once: one after the other would take so
+/// long that the first gave up.
+fn stand_still(floods: &[Flood]) {
+    let sent = || floods.iter().map(Flood::sent).sum::<usize>();
+    standing_still("the floods", sent);
+}
+
+/// The same of floods each of which begins, and none of which comes to its end.
+fn expect_stuck(floods: &[Flood], count: u32) {
+    let begun = |flood: &Flood| flood.sent() > 0;
+    until("something is sent", || floods.iter().all(begun));
+    stand_still(floods);
+    let unfinished = |flood: &Flood| flood.sent() < count as usize;
+    assert!(floods.iter().all(unfinished), "everything was taken");
 }
 
 #[test]
@@ -73,7 +92,7 @@ fn a_node_that_does_not_read_holds_up_its_own_visitors_only() {
         let floods: Vec<Flood> = (0..4)
             .map(|number| Flood::start(Peer::connect(public), number, COUNT, 20_000))
             .collect();
-        floods.iter().for_each(|flood| flood.expect_stuck(COUNT));
+        expect_stuck(&floods, COUNT);
         // 160 MB want to come; none of them may be here.
         let grown = kernel::resident_bytes(proxy.process()).saturating_sub(before);
         eprintln!("{workers} workers: {} KiB held of the flood", grown >> 10);
@@ -114,6 +133,8 @@ fn frames_that_are_long_wait_within_bounds() {
     let proxy = Plan::new(4)
         .workers(1)
         .text("max_frame_memory", "32M")
+        // It says nothing until it has read all of it.
+        .text("keepalive_timeout", "1h")
         .start();
     let (mut slow, public) = proxy.registered(1);
     let before = kernel::resident_bytes(proxy.process());
@@ -121,9 +142,7 @@ fn frames_that_are_long_wait_within_bounds() {
         .map(|number| Flood::start(Peer::connect(public), number, COUNT, 4_000_000))
         .collect();
     // All of it is 288 MB.
-    for flood in &floods {
-        standing_still("the flood", || flood.sent.load(Ordering::SeqCst));
-    }
+    stand_still(&floods);
     let grown = kernel::resident_bytes(proxy.process()).saturating_sub(before);
     eprintln!("{} KiB held", grown >> 10);
     assert!(grown < (32 << 20) + HELD, "{grown} bytes");
@@ -154,9 +173,7 @@ fn long_frames_of_a_slow_node_hold_up_no_other_nodes() {
     let floods: Vec<Flood> = (0..100)
         .map(|number| Flood::start(Peer::connect(public), number, 100, 1_000_000))
         .collect();
-    for flood in &floods {
-        standing_still("the flood", || flood.sent.load(Ordering::SeqCst));
-    }
+    stand_still(&floods);
     let mut other = proxy.visited(2);
     let bytes = frame(&[9; 1_000_000]);
     let mut writer = other.visitor.twin();
@@ -181,7 +198,8 @@ fn a_node_that_does_not_read_what_it_asks_for_is_bounded_too() {
     let sent = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&sent);
     let asking = std::thread::spawn(move || {
-        while counter.load(Ordering::SeqCst) < 200 && writer.try_send(&keepalives) {
+        for _ in 0..200 {
+            writer.send(&keepalives);
             counter.fetch_add(1, Ordering::SeqCst);
         }
     });
@@ -190,10 +208,8 @@ fn a_node_that_does_not_read_what_it_asks_for_is_bounded_too() {
     assert!(grown < HELD, "{grown} bytes");
     reference.expect_going_on();
     // It has all of its answers when it reads.
-    let mut answers = 0;
-    while answers < 1000 * sent.load(Ordering::SeqCst) || !asking.is_finished() {
+    for _ in 0..200 * 1000 {
         node.expect_keepalive_answer();
-        answers += 1;
     }
     asking.join().unwrap();
     reference.expect_undisturbed();
@@ -209,7 +225,7 @@ fn a_flood_ends_with_its_node_and_leaves_nothing() {
         let floods: Vec<Flood> = (0..8)
             .map(|number| Flood::start(Peer::connect(public), number, 100_000, 30_000))
             .collect();
-        floods.iter().for_each(|flood| flood.expect_stuck(100_000));
+        expect_stuck(&floods, 100_000);
         match round % 2 {
             0 => node.reset(),
             _ => drop(node),
@@ -233,7 +249,7 @@ fn many_slow_nodes_leave_room_for_one_that_reads() {
         .iter()
         .map(|(_, public)| Flood::start(Peer::connect(*public), 1, 10_000, 50_000))
         .collect();
-    floods.iter().for_each(|flood| flood.expect_stuck(10_000));
+    expect_stuck(&floods, 10_000);
     let size = kernel::resident_bytes(proxy.process()) >> 20;
     eprintln!("{size} MiB");
     assert!(size < 200, "{size} MiB");

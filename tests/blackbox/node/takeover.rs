@@ -25,7 +25,9 @@ fn end(mut old: Node, way: usize) {
         0 => old.leave(),
         1 => old.reset(),
         2 => {
-            old.send([0xff; 10]).skip_to_end();
+            // It may have been closed for a newer one.
+            old.peer().try_send(&[0xff; 10]);
+            old.skip_to_end();
         }
         _ => drop(old),
     }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::support::bulk::Numbers;
+use crate::support::kernel;
 use crate::support::node::Visited;
 use crate::support::node::message::{HEAD, Message, NETWORK, Sender, frame, frame_with, head};
 use crate::support::node::plan::{Plan, Proxy};
@@ -169,7 +170,9 @@ fn the_longest_frame_is_configured() {
 
 #[test]
 fn frames_may_come_in_any_segments() {
-    let proxy = Plan::new(1).workers(1).start();
+    // A frame that comes byte by byte is not to be late.
+    let plan = Plan::new(1).limit("handshake_timeout = \"60s\"");
+    let proxy = plan.workers(1).start();
     let mut visited = proxy.visited(1);
     let bytes = [frame(b"first"), frame(b"s"), frame(&[3; 40])].concat();
     let whole = |visited: &mut Visited| {
@@ -326,6 +329,7 @@ fn a_node_has_so_many_visitors_and_no_more() {
 
 #[test]
 fn five_hundred_visitors_are_heard() {
+    kernel::raise_own_descriptor_limit();
     let proxy = Plan::new(1).workers(2).start();
     let (mut node, public) = proxy.registered(1);
     let mut visitors: Vec<Peer> = (0..500).map(|_| Peer::connect(public)).collect();

@@ -177,17 +177,17 @@ const ALIVE: u32 = 0xa11e;
 /// That many ports in a row that nobody has, below those that the kernel gives out by itself. No two
 /// tests of this process get the same, until all have been given out once.
 pub fn free_ports(width: u16) -> RangeInclusive<u16> {
-    let mut next = NEXT.lock().unwrap();
+    let mut given = GIVEN.lock().unwrap();
     for _ in 0..HIGHEST - LOWEST {
         // Processes of tests that run at the same time begin at different places.
-        let mut first =
-            next.unwrap_or(LOWEST + u16::try_from(std::process::id() % 89).unwrap() * 110);
+        let own = || LOWEST + u16::try_from(std::process::id() % 89).unwrap() * 110;
+        let mut first = given.next.unwrap_or_else(own);
         if first + width > HIGHEST {
             first = LOWEST;
         }
-        *next = Some(first + width);
+        given.next = Some(first + width);
         let ports = first..=first + (width - 1);
-        if ports.clone().all(is_free) {
+        if given.claims(&ports) && ports.clone().all(is_free) {
             return ports;
         }
     }
@@ -198,8 +198,44 @@ fn is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok() && UdpSocket::bind(("127.0.0.1", port)).is_ok()
 }
 
-/// Where the next ports begin.
-static NEXT: Mutex<Option<u16>> = Mutex::new(None);
+/// What this process has given out.
+struct Given {
+    /// Where the next ports begin.
+    next: Option<u16>,
+    /// The blocks of ports that are this process's until it ends, whichever of them are open just
+    /// now: a server that is started anew comes back to its ports.
+    blocks: BTreeMap<u16, UdpSocket>,
+}
+
+impl Given {
+    /// True when all of these ports are this process's.
+    fn claims(&mut self, ports: &RangeInclusive<u16>) -> bool {
+        (ports.start() / BLOCK..=ports.end() / BLOCK).all(|block| self.has(block))
+    }
+
+    fn has(&mut self, block: u16) -> bool {
+        if self.blocks.contains_key(&block) {
+            return true;
+        }
+        // An address on which no server listens.
+        let Ok(claim) = UdpSocket::bind(("127.77.0.1", CLAIMS + block)) else {
+            return false;
+        };
+        self.blocks.insert(block, claim);
+        true
+    }
+}
+
+static GIVEN: Mutex<Given> = Mutex::new(Given {
+    next: None,
+    blocks: BTreeMap::new(),
+});
+
+/// Ports that are claimed together.
+const BLOCK: u16 = 100;
+
+/// Where the sockets begin by which processes claim blocks.
+const CLAIMS: u16 = 9_000;
 
 const LOWEST: u16 = 10_000;
 const HIGHEST: u16 = 20_000;
