@@ -1,7 +1,7 @@
 //! Many connections at once, and what is left when they are gone; and what an idle server costs.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Barrier};
+use std::sync::{Condvar, Mutex};
 use std::thread;
 
 use crate::support::backend::Backend;
@@ -12,7 +12,40 @@ use crate::support::server::{Server, Setup};
 use crate::support::tunnel::plan::Plan;
 use crate::support::tunnel::program::Program;
 use crate::support::window::expect_calm;
-use crate::support::{kernel, until};
+use crate::support::{DEADLINE, kernel, until};
+
+/// Where so many threads wait for each other, and not for ever: one that has failed never comes.
+struct Gate {
+    threads: usize,
+    came: Mutex<usize>,
+    all: Condvar,
+}
+
+impl Gate {
+    fn new(threads: usize) -> Self {
+        Self {
+            threads,
+            came: Mutex::new(0),
+            all: Condvar::new(),
+        }
+    }
+
+    /// Waits until all have come so many times.
+    fn wait(&self, times: usize) {
+        let mut came = self.came.lock().unwrap();
+        *came += 1;
+        if came.is_multiple_of(self.threads) {
+            self.all.notify_all();
+        }
+        let some_lack = |came: &mut usize| *came < times * self.threads;
+        let (came, wait) = self
+            .all
+            .wait_timeout_while(came, DEADLINE, some_lack)
+            .unwrap();
+        drop(came);
+        assert!(!wait.timed_out(), "not all threads have come");
+    }
+}
 
 /// Fails unless three waves come and go without a process of these growing by more than 2 MiB. The first
 /// waves pay for what is kept: pools, stacks, tables, of which a busy machine may need more in a later
@@ -43,17 +76,16 @@ fn expect_steady(what: &str, processes: &[u32], wave: impl Fn()) {
 
 /// Opens `count` relays, has all of them open at the same time, and echoes through each.
 fn wave(server: &Server, count: usize) {
-    let barrier = Arc::new(Barrier::new(count));
+    let gate = &Gate::new(count);
     thread::scope(|scope| {
         for number in 0..count {
-            let barrier = Arc::clone(&barrier);
             scope.spawn(move || {
                 let block = vec![number.to_le_bytes()[0]; 1000 + number];
                 let mut peer = server.open();
                 peer.send(&block).expect(&block);
-                barrier.wait();
+                gate.wait(1);
                 peer.send(&block).expect(&block);
-                barrier.wait();
+                gate.wait(2);
                 peer.finish().expect_end();
             });
         }
@@ -162,17 +194,16 @@ fn relays_that_come_and_go_quickly_leave_nothing_behind() {
 
 /// Opens `count` visitors of a tunnel, has all of them open at the same time, and echoes through each.
 fn visitor_wave(public: SocketAddr, count: usize) {
-    let barrier = Arc::new(Barrier::new(count));
+    let gate = &Gate::new(count);
     thread::scope(|scope| {
         for number in 0..count {
-            let barrier = Arc::clone(&barrier);
             scope.spawn(move || {
                 let block = vec![number.to_le_bytes()[0]; 1000 + number];
                 let mut visitor = Peer::connect(public);
                 visitor.send(&block).expect(&block);
-                barrier.wait();
+                gate.wait(1);
                 visitor.send(&block).expect(&block);
-                barrier.wait();
+                gate.wait(2);
                 visitor.finish().expect_end();
             });
         }
