@@ -61,7 +61,7 @@ pub fn adopt_datagrams(descriptor: OwnedFd) -> io::Result<KernelSocket> {
 mod tests {
     use std::net::{TcpStream, UdpSocket};
     use std::os::fd::AsFd;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -94,7 +94,17 @@ mod tests {
         let none = adopted.accept().err().unwrap();
         assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
         let _client = TcpStream::connect(at).unwrap();
-        let (stream, _) = adopted.accept().unwrap();
+        // Its last word of the handshake may still be on its way.
+        let start = Instant::now();
+        let (stream, _) = loop {
+            match adopted.accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    assert!(start.elapsed() < Duration::from_secs(20), "nobody comes");
+                    std::thread::yield_now();
+                }
+                accepted => break accepted.unwrap(),
+            }
+        };
         let socket = SockRef::from(&stream);
         assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
         let timeout = socket.tcp_user_timeout().unwrap();

@@ -52,6 +52,11 @@ fn transfer(mut relay: Peer, total: usize) -> [Duration; 2] {
     [there, start.elapsed() - there]
 }
 
+/// What part of the time each way took that the limit gives it.
+fn ratios(took: [Duration; 2], total: usize) -> [f64; 2] {
+    took.map(|took| took.as_secs_f64() * RATE / total as f64)
+}
+
 fn open(server: &Server, service: &str) -> Peer {
     server.relay(Dialect::Stock, service, "default", "")
 }
@@ -73,18 +78,25 @@ fn a_limited_route_keeps_its_rate_by_splice_and_another_is_untouched() {
     let relay = open(&server, "slow");
     let transferring = std::thread::spawn(move || transfer(relay, total));
     until("bytes pass by a kernel pipe", || pipes(&server) > before);
-    for took in transferring.join().unwrap() {
-        let least = total as f64 / RATE;
-        let ratio = took.as_secs_f64() / least;
+    let mut shares = ratios(transferring.join().unwrap(), total);
+    // A machine that was busy may have been late: then once more.
+    for _ in 0..4 {
         // What the bucket and the sockets hold at once goes off the time, no more.
-        assert!((0.95..1.6).contains(&ratio), "{ratio} of the time");
+        assert!(shares.iter().all(|share| *share >= 0.95), "{shares:?}");
+        if shares.iter().all(|share| *share < 1.6) {
+            break;
+        }
+        shares = ratios(transfer(open(&server, "slow"), total), total);
     }
+    assert!(shares.iter().all(|share| *share < 1.6), "{shares:?}");
     let admin = server.admin();
     let waits = admin.metric("towpath_bandwidth_waits_total", "");
     assert!(waits > 100.0, "{waits} waits");
-    for took in transfer(open(&server, "fast"), total) {
-        assert!(took.as_secs_f64() < total as f64 / RATE / 2.0, "{took:?}");
-    }
+    // However busy the machine is, one that is limited never passes in half of its time.
+    until("a transfer takes less than the limit's time", || {
+        let took = transfer(open(&server, "fast"), total);
+        ratios(took, total).iter().all(|share| *share < 0.5)
+    });
     let after = admin.metric("towpath_bandwidth_waits_total", "");
     assert!(after == waits, "who is not limited does not wait");
     server.stop();
@@ -124,7 +136,7 @@ fn expect_slow(what: &str, peer: &mut Peer) {
     let (took, least) = (start.elapsed().as_secs_f64(), 3.0 / 2.1);
     // What the bucket holds at the beginning goes off.
     assert!(took > least * 0.9, "{what}: {took} s");
-    assert!(took < least * 5.0, "{what}: {took} s");
+    assert!(took < least * 10.0, "{what}: {took} s");
 }
 
 #[test]

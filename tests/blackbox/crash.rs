@@ -46,9 +46,9 @@ fn id(writer: u8) -> [u8; 1] {
 
 /// Updates until the server is gone; a few frames are under way at any time.
 fn write(server: &Server, writer: u8, mut book: Book, total: Arc<AtomicUsize>) -> JoinHandle<Book> {
-    let address = server.address;
+    // Here and not in the thread, which may begin when the server is gone already.
+    let mut peer = server.connect();
     thread::spawn(move || {
-        let mut peer = Peer::connect(address);
         let mut version = book.values().map(|known| known.sent).max().unwrap_or(0);
         loop {
             let mut sent = Vec::new();

@@ -63,7 +63,8 @@ fn a_crowd_at_any_listener_costs_nothing_and_is_forgotten_when_it_has_left() {
         let left = Instant::now();
         expect_taken(&server, role);
         eprintln!("{role}: served {:?} after the crowd left", left.elapsed());
-        assert!(left.elapsed() < Duration::from_secs(5), "{role}");
+        // Rests are of half a second at most; who waits for a timeout of the crowd waits for longer.
+        assert!(left.elapsed() < Duration::from_secs(15), "{role}");
     }
     server.expect_served_again();
     server.stop();
@@ -81,7 +82,10 @@ fn steps_of_the_ladder_are_told_and_taken_back() {
     assert_eq!(level(), 0.0);
     let mut relays = Vec::new();
     until("the server is pressed", || {
-        relays.push(connect(&server, "access"));
+        let mut relay = connect(&server, "access");
+        // It is complete before the next one comes: many at once lead past this step.
+        relay.send(b"ping").expect(b"ping");
+        relays.push(relay);
         level() == 1.0
     });
     let status = server.admin().get("/status");

@@ -181,7 +181,7 @@ fn a_silent_proxy_is_closed_at_the_handshake_timeout() {
     let backend = Backend::echo();
     let server = Setup::to(backend.address)
         .agent("accept_proxy = ['127.0.0.0/8']")
-        .limit("handshake_timeout = \"500ms\"")
+        .limit("handshake_timeout = \"2s\"")
         .start();
     let mut peer = server.connect();
     peer.send(b"PROXY TCP4 ");

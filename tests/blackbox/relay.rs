@@ -231,24 +231,25 @@ fn single_bytes_pass_to_and_fro_without_delay() {
     let backend = Backend::echo();
     let server = Setup::to(backend.address).start();
     let mut peer = server.open();
-    let start = std::time::Instant::now();
-    for round in 0..500_u32 {
-        let byte = [round.to_le_bytes()[0]];
+    let round = |number: u32| {
+        let byte = [number.to_le_bytes()[0]];
+        let start = std::time::Instant::now();
         peer.send(byte).expect(byte);
-    }
-    // With Nagle and delayed acknowledgement in the way, this takes 20 s and more.
-    assert!(
-        start.elapsed() < Duration::from_secs(10),
-        "{:?}",
         start.elapsed()
-    );
+    };
+    let mut times: Vec<_> = (0..500).map(round).collect();
+    times.sort();
+    // With Nagle and delayed acknowledgement in the way, each takes 40 ms and more; on a busy machine
+    // most may, but not all.
+    let quick = times[times.len() / 4];
+    assert!(quick < Duration::from_millis(20), "{quick:?}");
 }
 
 #[test]
 fn a_quiet_relay_ends_at_the_idle_timeout_and_a_busy_one_does_not() {
     let backend = Backend::echo();
     let server = Setup::to(backend.address)
-        .limit("idle_timeout = \"1s\"")
+        .limit("idle_timeout = \"3s\"")
         .start();
     let reference = Reference::start(server.open());
     let mut quiet = server.open();
@@ -261,7 +262,7 @@ fn a_quiet_relay_ends_at_the_idle_timeout_and_a_busy_one_does_not() {
         other => panic!("{other:?}"),
     }
     assert!(
-        start.elapsed() >= Duration::from_millis(500),
+        start.elapsed() >= Duration::from_millis(1500),
         "{:?}",
         start.elapsed()
     );

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::support::backend::Backend;
 use crate::support::folder::Folder;
 use crate::support::frame::Dialect;
+use crate::support::node::plan::free_ports;
 use crate::support::peer::Peer;
 use crate::support::server::Setup;
 use crate::support::until;
@@ -56,14 +57,15 @@ fn a_second_server_on_the_same_data_is_a_temporary_failure() {
 #[test]
 fn a_restart_binds_the_same_address_at_once() {
     let backend = Backend::echo();
-    let setup = Setup::to(backend.address);
+    // The system gives nobody else this port in between.
+    let address = SocketAddr::from(([127, 0, 0, 1], *free_ports(1).start()));
+    let setup = Setup::to(backend.address).listen(address);
     let first = setup.start();
-    let address = first.address;
     let mut relay = first.open();
     relay.send(b"ping").expect(b"ping");
     // The killed server's connection lingers in the kernel.
     first.kill();
-    let second = setup.listen(address).start();
+    let second = setup.start();
     second.expect_alive();
     second.stop();
 }

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use crate::support::frame::Dialect;
+use crate::support::node::plan::free_ports;
 use crate::support::notify::{Message, Notify};
 use crate::support::peer::Peer;
 use crate::support::server::{Server, Setup};
@@ -143,7 +144,7 @@ fn a_passed_socket_serves_all_workers_and_a_strange_one_is_closed() {
     let told = format!(
         "passed descriptor 4 named agent is of no configured listener: it is at {elsewhere}; it is closed"
     );
-    assert!(server.log().contains(&told), "{}", server.log());
+    until("the log tells of it", || server.log().contains(&told));
     assert_eq!(
         notify.expect("FDSTOREREMOVE").value("FDNAME"),
         Some("agent")
@@ -154,9 +155,7 @@ fn a_passed_socket_serves_all_workers_and_a_strange_one_is_closed() {
 
 #[test]
 fn systemd_starts_it_with_the_first_client() {
-    let free = opened();
-    let at = free.local_addr().unwrap();
-    drop(free);
+    let at = SocketAddr::from(([127, 0, 0, 1], *free_ports(1).start()));
     let address = at.to_string();
     let setup = Setup::new().top("workers = 2").listen(at);
     let setup = setup.wrapper(&["systemd-socket-activate", "-l", &address]);
@@ -172,8 +171,9 @@ fn systemd_starts_it_with_the_first_client() {
     assert_eq!(server.address, at);
     assert!(first.join().unwrap().is_some());
     expect_served(clients(at));
-    let log = server.log();
-    assert!(log.contains("agent takes 1 passed sockets"), "{log}");
+    until("the log tells of the socket", || {
+        server.log().contains("agent takes 1 passed sockets")
+    });
     server.stop();
 }
 

@@ -42,12 +42,12 @@ fn connections_of_one_address_are_counted_for_each_role() {
         held.push(connect_from("127.0.0.2", &server, role));
     }
     assert_eq!(refused(&server, "max_connections_per_ip"), 7.0);
-    let log = server.log();
-    assert!(
-        log.contains("refused: max_connections_per_ip of the role reached"),
-        "{log}"
-    );
-    assert!(log.contains("access db from=127.0.0.1:"), "{log}");
+    for told in [
+        "refused: max_connections_per_ip of the role reached",
+        "access db from=127.0.0.1:",
+    ] {
+        until("the log tells of it", || server.log().contains(told));
+    }
     drop(held);
     until("the agent role has room again", || {
         let mut peer = server.connect();
@@ -161,9 +161,8 @@ fn at_a_role_that_is_full_clients_wait_for_room() {
         let admin = server.admin();
         admin.metric("towpath_accept_rests_total", "") > 0.0
     });
-    let log = server.log();
     let said = "access db accepts nobody for now: max_connections of the role reached";
-    assert!(log.contains(said), "{log}");
+    until("the log tells of it", || server.log().contains(said));
     // Other roles are not full.
     server.expect_alive();
     drop(held.pop());
@@ -187,7 +186,9 @@ fn a_start_with_too_few_descriptors_says_how_many_it_needs() {
     let wanted = "2 workers with 9 listeners each need at least 38, and 30 may be open";
     assert!(said.contains(wanted), "{said}");
     let server = wrapper("64").start();
-    assert!(server.log().contains("descriptors: 64, of them"));
+    until("the log tells how many there are", || {
+        server.log().contains("descriptors: 64, of them")
+    });
     server.expect_alive();
     server.stop();
 }

@@ -227,7 +227,7 @@ fn replay(scenario: Scenario) {
 fn start(scenario: &Scenario, github: &Backend, default: &Backend, refusing: &Refusing) -> Server {
     // The recorded program gives a frame 30 s from accept; the same rule with less time.
     let patience = if scenario.name == "stock/idle_timeouts" {
-        "1s"
+        "3s"
     } else {
         "60s"
     };

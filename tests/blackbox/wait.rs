@@ -20,7 +20,7 @@ fn waiting(server: &Server, id: &[u8], seconds: i32) -> Peer {
 
 #[test]
 fn a_waiting_query_is_woken_by_the_update() {
-    let server = Setup::new().limit("handshake_timeout = \"1s\"").start();
+    let server = Setup::new().start();
     // The deadline of every read is far below the wait, so only the update can end it.
     let mut peer = waiting(&server, b"late", 60);
     server.store(b"late", b"s", b"v");

@@ -93,7 +93,8 @@ fn drain(town: &mut Town) {
     town.settle();
     town.check_settled();
     for peer in 0..town.peers.len() {
-        let open: Vec<usize> = town.peers[peer].open.values().copied().collect();
+        let mut open: Vec<usize> = town.peers[peer].open.values().copied().collect();
+        open.sort_unstable();
         for line in open {
             town.hang_up(peer, line);
         }

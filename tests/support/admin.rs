@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use super::peer::Peer;
+use super::until;
 
 /// The admin address of a server.
 pub struct Admin {
@@ -97,8 +98,12 @@ impl Admin {
 
     /// The sessions of one page, with the names of the rows' fields.
     pub fn sessions(&self, query: &str) -> Vec<Value> {
-        let page = self.get(&format!("/sessions?{query}"));
-        assert_eq!(page["partial"], false);
+        let mut page = Value::Null;
+        // A core of a busy machine may not have answered in time, and is asked again.
+        until("all cores tell of their sessions", || {
+            page = self.get(&format!("/sessions?{query}"));
+            page["partial"] == false
+        });
         page["sessions"].as_array().unwrap().clone()
     }
 

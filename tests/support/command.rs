@@ -94,6 +94,13 @@ impl Log {
         self.text.lock().unwrap().clone()
     }
 
+    /// Waits until all is collected that was written; to be called when the process has ended.
+    pub fn expect_end(&self) {
+        super::until("the pipe of an ended process ends", || {
+            self.reader.is_finished()
+        });
+    }
+
     /// Everything up to the pipe's end.
     pub fn finish(self) -> String {
         self.reader.join().unwrap();

@@ -45,18 +45,25 @@ pub fn ticks(process: u32) -> u64 {
 /// True while bytes from `theirs` lie unread at `mine`, or are on their way there, or while nobody
 /// has accepted the connection. False for a connection that is closed or closing.
 pub fn has_unread(mine: SocketAddr, theirs: SocketAddr) -> bool {
-    let Some(socket) = socket(mine, theirs).filter(|socket| socket.state == ESTABLISHED) else {
-        return false;
-    };
-    let has_unsent = || self::socket(theirs, mine).is_some_and(|other| other.unsent > 0);
-    socket.unread > 0 || socket.inode == 0 || has_unsent()
+    // The sender is looked at first: bytes that arrive between the two looks are seen by the second.
+    let has_unsent = unacknowledged(theirs, mine) > 0;
+    let is_open = |socket: &Socket| matches!(socket.state, ESTABLISHED | BEING_MADE);
+    socket(mine, theirs)
+        .filter(is_open)
+        .is_some_and(|socket| has_unsent || socket.unread > 0 || socket.inode == 0)
 }
 
-/// Bytes on their way from `theirs` to `mine`: unsent or unacknowledged there, unread here.
+/// Bytes on their way from `theirs` to `mine`: unsent or unacknowledged there, unread here. Those that
+/// arrive at this moment may count twice, and none is overlooked.
 pub fn bytes_under_way(mine: SocketAddr, theirs: SocketAddr) -> usize {
+    let unsent = unacknowledged(theirs, mine);
     let unread = socket(mine, theirs).map_or(0, |socket| socket.unread);
-    let unsent = socket(theirs, mine).map_or(0, |socket| socket.unsent);
-    unread as usize + unsent as usize
+    unread as usize + unsent
+}
+
+/// Bytes that the socket at `mine` was given for `theirs` and that have not arrived there.
+pub fn unacknowledged(mine: SocketAddr, theirs: SocketAddr) -> usize {
+    socket(mine, theirs).map_or(0, |socket| socket.unsent) as usize
 }
 
 struct Socket {
@@ -68,6 +75,9 @@ struct Socket {
 }
 
 const ESTABLISHED: u8 = 1;
+
+/// The last word of the handshake is still to be heard (`TCP_SYN_RECV`).
+const BEING_MADE: u8 = 3;
 
 /// Asks the kernel (`sock_diag`, see `man 7 sock_diag`) for one TCP socket of this machine. The
 /// table in /proc says the same, but takes 20 ms for each look.

@@ -6,15 +6,17 @@ use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
+use std::sync::mpsc::{Receiver, channel};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::DEADLINE;
 use super::folder::Folder;
 
-/// What a server tells its service manager.
+/// What a server tells its service manager. A thread takes it at once, as a service manager does: the
+/// socket has room for few messages, and whoever tells one more waits.
 pub struct Notify {
-    socket: UnixDatagram,
+    coming: Receiver<Message>,
     /// Messages that came and that nobody has asked for yet.
     heard: RefCell<Vec<Message>>,
     folder: Folder,
@@ -44,9 +46,18 @@ impl Notify {
     pub fn new() -> Self {
         let folder = Folder::new();
         let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
-        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        let (told, coming) = channel();
+        std::thread::spawn(move || {
+            // It ends with the test: an empty message is the test's own.
+            loop {
+                let message = receive(&socket);
+                if message.lines.is_empty() || told.send(message).is_err() {
+                    return;
+                }
+            }
+        });
         Self {
-            socket,
+            coming,
             heard: RefCell::default(),
             folder,
         }
@@ -65,7 +76,8 @@ impl Notify {
             if let Some(at) = heard.iter().position(|one| one.value(name).is_some()) {
                 return heard.remove(at);
             }
-            heard.push(self.receive());
+            let next = self.coming.recv_timeout(DEADLINE);
+            heard.push(next.expect("a message before the deadline"));
         }
     }
 
@@ -74,23 +86,30 @@ impl Notify {
         let heard = self.heard.borrow();
         heard.iter().any(|one| one.value(name).is_some())
     }
+}
 
-    fn receive(&self) -> Message {
-        let mut text = [0; 4096];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let into = &mut [IoSliceMut::new(&mut text)];
-        let got = recvmsg(&self.socket, into, &mut control, RecvFlags::CMSG_CLOEXEC);
-        let count = got.expect("a message before the deadline").bytes;
-        let descriptors = control.drain().filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-            _ => None,
-        });
-        let descriptors = descriptors.flatten().collect();
-        let text = String::from_utf8(text[..count].to_vec()).unwrap();
-        Message {
-            lines: text.lines().map(str::to_owned).collect(),
-            descriptors,
-        }
+impl Drop for Notify {
+    fn drop(&mut self) {
+        let end = UnixDatagram::unbound().unwrap();
+        let _ = end.send_to(b"", self.folder.path().join("notify"));
+    }
+}
+
+fn receive(socket: &UnixDatagram) -> Message {
+    let mut text = [0; 4096];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let into = &mut [IoSliceMut::new(&mut text)];
+    let got = recvmsg(socket, into, &mut control, RecvFlags::CMSG_CLOEXEC);
+    let count = got.expect("a message").bytes;
+    let descriptors = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    let descriptors = descriptors.flatten().collect();
+    let text = String::from_utf8(text[..count].to_vec()).unwrap();
+    Message {
+        lines: text.lines().map(str::to_owned).collect(),
+        descriptors,
     }
 }

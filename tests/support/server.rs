@@ -247,12 +247,13 @@ impl Server {
     /// Writes another configuration where it finds that when it reads it again. Flags stay those of its
     /// start.
     pub fn rewrite(&self, setup: &Setup) {
-        self.own.write("towpath.toml", setup.toml(&self.data));
+        self.rewrite_as(&setup.toml(&self.data));
     }
 
-    /// The same with any text.
+    /// The same with any text. Renamed into place: a reload that is due just then reads a whole file.
     pub fn rewrite_as(&self, text: &str) {
-        self.own.write("towpath.toml", text);
+        let draft = self.own.write("towpath.toml.new", text);
+        std::fs::rename(draft, self.own.path().join("towpath.toml")).unwrap();
     }
 
     /// The first address of a role by the address file as it is now.
@@ -286,9 +287,11 @@ impl Server {
         kernel::signal(self.process(), name);
     }
 
-    /// Waits for its end; the exit code, none when a signal ended it.
+    /// Waits for its end; the exit code, none when a signal ended it. Its log is whole from then on.
     pub fn ended(&mut self) -> Option<i32> {
-        wait(&mut self.child).code()
+        let code = wait(&mut self.child).code();
+        self.log.expect_end();
+        code
     }
 
     /// Asks it to stop and fails unless it ends well.

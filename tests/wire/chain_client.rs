@@ -5,6 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::IntoRawFd;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -29,10 +30,14 @@ fn serve(part: impl FnOnce(TcpListener) + Send + 'static) -> (String, JoinHandle
     (address, thread::spawn(move || part(listener)))
 }
 
-/// An address where nobody listens.
+/// An address where nobody listens, nor will: its port stays bound as long as the tests run.
 fn nobody() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let _for_good = socket.into_raw_fd();
+    address.to_string()
 }
 
 fn accept(listener: TcpListener) -> TcpStream {

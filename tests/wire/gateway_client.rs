@@ -296,6 +296,7 @@ fn a_full_queue_stops_the_reading_and_nothing_is_lost() {
             }
         }
         assert!(is_told, "the client read on");
+        peer.stream.set_write_timeout(Some(PATIENCE)).unwrap();
         peer.tell(FASTWAY, Command::Close { conn: 1 });
         peer.expect(FASTWAY, Command::Close { conn: 1 });
         peer.expect_end();

@@ -80,6 +80,8 @@ mod tests {
     fn a_file_is_made_once_for_its_owner_only() {
         let name = format!("towpath-identity-{}", std::process::id());
         let folder = std::env::temp_dir().join(name);
+        // A killed run with this process's number may have left one behind.
+        let _ = fs::remove_dir_all(&folder);
         let path = folder.join("deep").join("expose.id");
         let first = at(&path).unwrap();
         assert_eq!(at(&path).unwrap(), first);

@@ -160,7 +160,7 @@ fn requests_may_come_in_pieces_and_in_a_row() {
 fn at_most_so_many_are_connected_and_idle_ones_leave_in_time() {
     let server = Setup::new()
         .admin()
-        .limit("handshake_timeout = \"1s\"")
+        .limit("handshake_timeout = \"5s\"")
         .start();
     let admin = server.admin();
     let request = "GET /store HTTP/1.1\r\nHost: localhost\r\n\r\n";

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::support::backend::Backend;
 use crate::support::server::{Server, Setup};
-use crate::support::until;
+use crate::support::window::standing_still;
+use crate::support::{kernel, until};
 
 fn ids(rows: &[Value]) -> Vec<String> {
     rows.iter()
@@ -156,12 +157,13 @@ fn a_relay_cut_while_bytes_are_under_way_does_not_end_as_a_whole_one() {
     let admin = server.admin();
     let mut relay = server.open();
     relay.take(1000);
-    let mut last = 0;
+    // Nothing moves any more, and what the client's window has no room for waits in the server's socket.
     until("the relay is full", || {
-        let rows = admin.sessions("role=agent");
-        let moved = rows[0]["bytes_down"].as_u64().unwrap();
-        let stands = moved == std::mem::replace(&mut last, moved) && moved > 0;
-        stands && relay.stream().peer_addr().is_ok()
+        standing_still("the bytes of the relay", || {
+            let rows = admin.sessions("role=agent");
+            rows[0]["bytes_down"].as_u64().unwrap()
+        });
+        kernel::unacknowledged(server.address, relay.local()) > 0
     });
     let id = ids(&admin.sessions("role=agent")).remove(0);
     admin.kick(&id).expect(200);

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use crate::support::command::towpath;
 use crate::support::folder::Folder;
 use crate::support::server::Setup;
+use crate::support::until;
 
 #[test]
 fn an_open_address_needs_a_token() {
@@ -51,11 +52,8 @@ fn it_is_off_without_its_key_and_announced_with_it() {
     server.stop();
     let server = Setup::new().admin().start();
     let address = server.admin().address;
-    assert!(
-        server
-            .log()
-            .contains(&format!("admin listening on {address}"))
-    );
+    let line = format!("admin listening on {address}");
+    until("the log names it", || server.log().contains(&line));
     let status = server.admin().get("/status");
     assert_eq!(status["pid"].as_u64(), Some(u64::from(server.process())));
     let listeners = status["listeners"].as_array().unwrap();

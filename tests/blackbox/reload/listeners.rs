@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 use crate::support::backend::Backend;
 use crate::support::frame::Dialect;
+use crate::support::node::plan::free_ports;
 use crate::support::peer::Peer;
 use crate::support::server::Setup;
 use crate::support::{DEADLINE, until};
@@ -14,6 +15,11 @@ fn access(name: &str, listen: &str, protocol: &str, to: SocketAddr) -> String {
     format!(
         "[[chain.access]]\nname = \"{name}\"\nlisten = \"{listen}\"\nprotocol = \"{protocol}\"\nvia = []\nto = \"{to}\"\n"
     )
+}
+
+/// One that the system gives to nobody who asks for any.
+fn own_port() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], *free_ports(1).start()))
 }
 
 fn expect_closed(at: SocketAddr) {
@@ -93,7 +99,12 @@ fn access_listeners_come_change_and_go() {
     assert_eq!(server.access_now_at("c"), Some(at));
     Peer::connect(at).expect("second");
     relay.send("still").expect("still").finish().expect_end();
-    // The role goes, and comes again.
+    // The role goes, and comes again, at a port that the system gives nobody else in between.
+    let at = own_port();
+    let named = access("c", &at.to_string(), "tcp", second.address);
+    server.rewrite(&setup.clone().tables(&named));
+    reloaded(&server);
+    Peer::connect(at).expect("second");
     server.rewrite(&setup);
     reloaded(&server);
     expect_closed(at);
@@ -111,7 +122,7 @@ fn a_flow_of_datagrams_lives_through_a_reload_and_ends_with_its_listener() {
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
     }
     let to = backend.local_addr().unwrap();
-    let udp = access("u", "127.0.0.1:0", "udp", to);
+    let udp = access("u", &own_port().to_string(), "udp", to);
     let tcp = access("t", "127.0.0.1:0", "tcp", to);
     let setup = Setup::new().admin();
     let server = setup.clone().tables(&udp).start();
@@ -133,7 +144,7 @@ fn a_flow_of_datagrams_lives_through_a_reload_and_ends_with_its_listener() {
     server.rewrite(&setup.clone().tables(&tcp));
     reloaded(&server);
     until("the port is free", || UdpSocket::bind(at).is_ok());
-    server.rewrite(&setup.tables(&(tcp + &access("u", &at.to_string(), "udp", to))));
+    server.rewrite(&setup.tables(&(tcp + &udp)));
     reloaded(&server);
     pass(b"three");
     server.stop();

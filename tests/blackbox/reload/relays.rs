@@ -26,49 +26,66 @@ fn a_thousand_relays_live_through_five_reloads_in_one_process() {
     let mut server = setup.start();
     let mut relays: Vec<Peer> = (0..1000).map(|_| server.open()).collect();
     echo(&mut relays, "before");
-    let before = kernel::resident_bytes(server.process());
-    for round in 0..5 {
-        let route = Route::new(&format!("extra{round}")).host("default", backend.address);
-        let access = format!(
-            "[[chain.access]]\nname = \"door{round}\"\nlisten = \"127.0.0.1:0\"\nvia = []\nto = \"{}\"\n",
-            backend.address
-        );
-        let setup = setup
-            .clone()
-            .limit(&format!("idle_timeout = \"{}m\"", 20 + round))
-            .route(route)
-            .tables(&access);
-        server.rewrite(&setup);
-        let changes = reloaded(&server).join("\n");
-        let want = [
-            format!("route added: extra{round} default"),
-            format!("listener added: access door{round}"),
-            format!("-> {}m", 20 + round),
-        ];
-        for part in want {
-            assert!(changes.contains(&part), "{part}: {changes}");
+    let (mut rounds, mut grown) = (0, Vec::new());
+    loop {
+        let before = kernel::resident_bytes(server.process());
+        for round in rounds..rounds + 5 {
+            reload_beside(&mut relays, &server, &setup, &backend, round);
         }
-        // What came with this round is served, and so are all who were there before.
-        let at = server.access_now_at(&format!("door{round}")).unwrap();
-        let mut visitor = Peer::connect(at);
-        visitor.send("in").expect("in").finish().expect_end();
-        echo(&mut relays, &format!("round {round}"));
+        rounds += 5;
+        let after = kernel::resident_bytes(server.process());
+        if after <= before + before / 20 {
+            break;
+        }
+        // What is needed once may have come late; what leaks grows each time.
+        grown.push((before, after));
+        assert!(grown.len() < 3, "{grown:?} bytes before and behind");
     }
-    let after = kernel::resident_bytes(server.process());
-    assert!(
-        after <= before + before / 20,
-        "{before} bytes, then {after}"
-    );
     assert!(server.is_running());
     let status = server.admin().get("/status");
     assert_eq!(status["pid"].as_u64(), Some(u64::from(server.process())));
-    assert_eq!(status["config"]["reloads"].as_u64(), Some(5));
+    assert_eq!(status["config"]["reloads"].as_u64(), Some(rounds));
     assert_eq!(server.admin().metric("towpath_sessions", "agent"), 1000.0);
     assert!(!server.log().contains("panicked"));
     for mut relay in relays {
         relay.finish().expect_end();
     }
     server.stop();
+}
+
+/// One reload that brings something, while the relays go on.
+fn reload_beside(
+    relays: &mut [Peer],
+    server: &Server,
+    setup: &Setup,
+    backend: &Backend,
+    round: u64,
+) {
+    let route = Route::new(&format!("extra{round}")).host("default", backend.address);
+    let access = format!(
+        "[[chain.access]]\nname = \"door{round}\"\nlisten = \"127.0.0.1:0\"\nvia = []\nto = \"{}\"\n",
+        backend.address
+    );
+    let setup = setup
+        .clone()
+        .limit(&format!("idle_timeout = \"{}m\"", 20 + round))
+        .route(route)
+        .tables(&access);
+    server.rewrite(&setup);
+    let changes = reloaded(server).join("\n");
+    let want = [
+        format!("route added: extra{round} default"),
+        format!("listener added: access door{round}"),
+        format!("-> {}m", 20 + round),
+    ];
+    for part in want {
+        assert!(changes.contains(&part), "{part}: {changes}");
+    }
+    // What came with this round is served, and so are all who were there before.
+    let at = server.access_now_at(&format!("door{round}")).unwrap();
+    let mut visitor = Peer::connect(at);
+    visitor.send("in").expect("in").finish().expect_end();
+    echo(relays, &format!("round {round}"));
 }
 
 /// Two services that lead to one backend.

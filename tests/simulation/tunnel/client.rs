@@ -1,6 +1,6 @@
 //! A client of the tunnel and its visitors, spoken by the public codecs and a book of its own.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,7 +35,8 @@ pub struct Client {
     pub visits: Vec<Visit>,
     pub closed: Vec<(Uuid, Reason)>,
     frames: Option<[SocketAddr; 2]>,
-    guests: HashMap<SocketAddr, Guest>,
+    /// In an order that is the same in every run: what they have to say is sent in it.
+    guests: BTreeMap<SocketAddr, Guest>,
     /// Visitors that the server has reset.
     broken: HashSet<Uuid>,
 }
@@ -105,7 +106,7 @@ impl Client {
             visits: Vec::new(),
             closed: Vec::new(),
             frames: None,
-            guests: HashMap::new(),
+            guests: BTreeMap::new(),
             broken: HashSet::new(),
         };
         client.settle();

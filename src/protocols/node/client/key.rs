@@ -163,6 +163,8 @@ mod tests {
     fn a_file_is_made_once_for_its_owner_only() {
         let name = format!("towpath-key-{}", std::process::id());
         let folder = std::env::temp_dir().join(name);
+        // A killed run with this process's number may have left one behind.
+        let _ = fs::remove_dir_all(&folder);
         let path = folder.join("deep").join("node.key");
         let first = Key::at(&path).unwrap();
         let again = Key::at(&path).unwrap();
