@@ -10,7 +10,6 @@ use super::response::{Refusal, Response};
 use super::{Grounds, NotReloaded, Wish, house, metrics, page, status};
 use crate::control::{self, Command, Errand, Query};
 use crate::reactor::{Address, Handle, SessionKey};
-use crate::stats;
 use crate::worker::{self, Filter, Order, Page, Row, Task};
 
 /// What is known of the server, and who is asked for the rest.
@@ -122,11 +121,7 @@ impl Desk {
             Endpoint::Page => Outcome::Now(page::response()),
             Endpoint::Metrics => self.ask(Query::Pools, Inquiry::Metrics, now),
             Endpoint::Status => self.ask(Query::Pools, Inquiry::Status, now),
-            Endpoint::Sessions => {
-                let listing = Listing::of(&query)?;
-                self.check_role(&listing.filter)?;
-                self.list(listing, now)
-            }
+            Endpoint::Sessions => self.list(Listing::of(&query)?, now),
             Endpoint::Session(handle) => self.kick(handle, now)?,
             Endpoint::Leases => self.ask(leases(&query)?, Inquiry::Leases, now),
             Endpoint::Lease(pool, port) => self.change(request, pool, port, now)?,
@@ -287,25 +282,6 @@ impl Desk {
             }
         }
         self.list_until(listing, until, now)
-    }
-
-    /// A role that nobody has is a slip, not an empty list.
-    fn check_role(&self, filter: &Filter) -> Result<(), Refusal> {
-        let Some(role) = &filter.role else {
-            return Ok(());
-        };
-        let counters = self.grounds.counters.iter().map(AsRef::as_ref);
-        let roles: Vec<_> = stats::sum_roles(counters)
-            .iter()
-            .map(|figures| figures.name)
-            .collect();
-        if roles.contains(&role.as_str()) {
-            return Ok(());
-        }
-        let known = roles.join(", ");
-        Err(Refusal::bad(format!(
-            "no role is called {role}; this server has: {known}"
-        )))
     }
 
     fn kick(&mut self, handle: Handle, now: Instant) -> Result<Outcome, Refusal> {

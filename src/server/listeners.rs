@@ -246,20 +246,34 @@ fn bind_cores(
 ) -> io::Result<(Listen, Vec<Vec<Placed>>)> {
     // Sockets that share an address would also share it with another server of the same user, who
     // would then get a part of the connections. A socket that does not share finds that out.
-    let address = match listen.transport {
-        _ if !is_probed => listen.address,
-        Transport::Stream => net::probe(listen.address)?.local_addr()?,
-        Transport::Datagram => net::probe_datagrams(listen.address)?.address()?,
-    };
-    let open = |_| {
+    let mut address = listen.address;
+    if is_probed {
+        match listen.transport {
+            // The system chooses a port for connections that nobody has: the first socket takes it at
+            // once, and the others join.
+            Transport::Stream if address.port() == 0 => {}
+            Transport::Stream => drop(net::probe(address)?),
+            // For datagrams it may choose one that can be shared.
+            Transport::Datagram => address = net::probe_datagrams(address)?.address()?,
+        }
+    }
+    let mut sockets = Vec::with_capacity(cores);
+    for _ in 0..cores {
         let opened = match listen.transport {
-            Transport::Stream => Opened::Stream(net::bind(address, options)?),
-            Transport::Datagram => Opened::Datagram(net::bind_datagrams(address)?),
+            Transport::Stream => {
+                let socket = net::bind(address, options)?;
+                address = socket.local_addr()?;
+                Opened::Stream(socket)
+            }
+            Transport::Datagram => {
+                let socket = net::bind_datagrams(address)?;
+                address = socket.address()?;
+                Opened::Datagram(socket)
+            }
         };
         let is_kept = true;
-        Ok(vec![Placed { opened, is_kept }])
-    };
-    let sockets = (0..cores).map(open).collect::<io::Result<Vec<_>>>()?;
+        sockets.push(vec![Placed { opened, is_kept }]);
+    }
     let chosen = Listen {
         address,
         ..listen.clone()

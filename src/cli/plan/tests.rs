@@ -568,3 +568,14 @@ fn the_readme_names_every_key_that_needs_a_restart() {
         assert_eq!(named, key.is_fixed, "{}", key.path);
     }
 }
+
+#[test]
+fn a_file_that_is_no_text_is_told_with_its_place() {
+    let file = std::env::temp_dir().join(format!("towpath-text-{}.toml", std::process::id()));
+    std::fs::write(&file, b"[agent]\n# \xc3\xa4 \xff\n").unwrap();
+    let mut settings = Settings::new(&tables());
+    settings.read_file(&file);
+    let told = finish(settings).told.unwrap_err()[0].replace(file.to_str().unwrap(), "F");
+    assert_eq!(told, "F:2:5: error: this is not UTF-8 text");
+    std::fs::remove_file(&file).unwrap();
+}

@@ -228,7 +228,7 @@ fn a_pipe_that_nobody_empties_stops_nothing() {
 fn a_log_that_cannot_be_opened_is_told_at_the_start() {
     let path = Path::new("/nonexistent-folder/access.log");
     let (code, said) = flags(Setup::new(), path, "text").fail();
-    assert_eq!(code, 1, "{said}");
+    assert_eq!(code, 78, "{said}");
     assert!(
         said.contains("cannot open the access log /nonexistent-folder/access.log"),
         "{said}"

@@ -22,6 +22,10 @@ fn a_broken_file_is_told_with_its_places_and_the_old_one_serves() {
     server.rewrite(&broken);
     for words in [&[][..], &["--dry-run"], &["--json"]] {
         let failed = reload(&server, words).expect(78);
+        if words == ["--json"] {
+            let told: serde_json::Value = serde_json::from_str(&failed.text()).unwrap();
+            assert_eq!(told["mistakes"].as_array().map(Vec::len), Some(2), "{told}");
+        }
         for part in [
             "towpath.toml:3:16: error: ",
             "towpath.toml:4:1: error: ",

@@ -129,6 +129,7 @@ fn bodies_that_are_no_route_are_refused_with_a_reason() {
     admin.call("PUT", "/routes/a/b", "", "{}").expect(404);
     let page = "Origin: http://127.0.0.1\r\n";
     let good = format!(r#"{{"hosts": {{"default": {host}}}}}"#);
+    admin.call("PUT", "/routes/", "", &good).expect(404);
     admin.call("PUT", "/routes/new", page, &good).expect(403);
     admin.call("DELETE", "/routes/svc", page, "").expect(403);
     assert_eq!(admin.get("/routes")["routes"].as_array().unwrap().len(), 1);
