@@ -5,6 +5,7 @@
 //!     │                                ^   questions, answers   ^
 //!     └─ SIGTERM, SIGINT: drain; the second: stop ──────────────┘
 //!        SIGHUP ──> reloader ──> another configuration for the workers
+//!        SIGUSR2 ──> giver ──> a newer process, then as SIGTERM (`handover`)
 //!   stop: workers end first, then the admin thread, which tells of them until then, then the control
 //!         thread, which has everything on disk by then
 //! ```
@@ -17,7 +18,9 @@
 mod access;
 mod boot;
 mod budget;
+mod desk;
 pub mod expose;
+mod handover;
 mod listeners;
 mod operations;
 mod part;
@@ -88,6 +91,8 @@ pub enum StartError {
     },
     /// A thread of the server ended by a panic, which the log shows.
     Thread(&'static str),
+    /// An older process of this server was to hand over to this one, and that came to nothing.
+    Handover(String),
 }
 
 impl StartError {
@@ -107,7 +112,7 @@ impl StartError {
                 _ => 1,
             },
             Self::Descriptors { .. } => 75,
-            Self::Thread(_) => 1,
+            Self::Thread(_) | Self::Handover(_) => 1,
         }
     }
 }
@@ -163,6 +168,7 @@ impl fmt::Display for StartError {
                  {least}, and {limit} may be open; raise `ulimit -n` (LimitNOFILE), or start fewer workers"
             ),
             Self::Thread(name) => write!(f, "the {name} thread panicked"),
+            Self::Handover(why) => write!(f, "nothing is taken over: {why}"),
         }
     }
 }

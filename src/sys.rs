@@ -10,9 +10,11 @@ use std::fs::File;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use sendfd::RecvWithFd;
 use socket2::SockAddr;
 
 /// Moves up to `count` bytes between a pipe and a socket without copying them to user space.
@@ -214,6 +216,23 @@ pub fn passed_descriptors() -> io::Result<Vec<(OwnedFd, String)>> {
     let own = |(number, name)| unsafe { (OwnedFd::from_raw_fd(number), name) };
     Ok(passed.map(own).collect())
 }
+
+/// Takes one message out of a Unix socket, with the descriptors that came with it, at most [`TOGETHER`] of
+/// them; the system closes what is more. A message of no bytes is the end.
+pub fn receive_descriptors(
+    socket: &UnixDatagram,
+    into: &mut [u8],
+) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut numbers = [-1; TOGETHER];
+    let (count, passed) = socket.recv_with_fd(into, &mut numbers)?;
+    // SAFETY: the system has just opened these descriptors for this process, as the call has said, and
+    // nobody else in it knows their numbers.
+    let own = |number: &RawFd| unsafe { OwnedFd::from_raw_fd(*number) };
+    Ok((count, numbers[..passed].iter().map(own).collect()))
+}
+
+/// Descriptors that one message may bring.
+pub const TOGETHER: usize = 4;
 
 /// A descriptor held in reserve: closing it makes room for one more when the limit is reached.
 pub fn reserve_descriptor() -> io::Result<File> {

@@ -41,6 +41,7 @@ mod status;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -48,7 +49,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use parking_lot::Mutex;
 use serde_json::Value;
 use slab::Slab;
 
@@ -147,7 +149,49 @@ impl Reload for NoReload {
 pub struct Admin {
     thread: JoinHandle<()>,
     ending: Arc<AtomicBool>,
+    reception: Arc<Reception>,
     bell: Arc<dyn Bell>,
+}
+
+/// Its listeners, for whoever hands them to a newer process of the server.
+pub struct Reception {
+    listeners: Mutex<Vec<TcpListener>>,
+    /// They are to be closed.
+    is_over: AtomicBool,
+    bell: Arc<dyn Bell>,
+}
+
+impl Reception {
+    /// A second descriptor of each.
+    pub fn copies(&self) -> io::Result<Vec<OwnedFd>> {
+        let listeners = self.listeners.lock();
+        let copies = listeners.iter().map(|one| one.as_fd().try_clone_to_owned());
+        copies.collect()
+    }
+
+    /// Has them closed: whoever comes is somebody else's. Who is in is served on.
+    pub fn close(&self) {
+        self.is_over.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    fn accept(&self, number: usize) -> io::Result<(TcpStream, SocketAddr)> {
+        let listeners = self.listeners.lock();
+        let listener = listeners.get(number);
+        listener.map_or(Err(io::ErrorKind::WouldBlock.into()), TcpListener::accept)
+    }
+
+    /// Closes them if they are to be closed. The poll is told, as another process has copies, which would
+    /// keep its entries alive.
+    fn follow(&self, registry: &Registry) {
+        if !self.is_over.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        for mut listener in std::mem::take(&mut *self.listeners.lock()) {
+            // Failing means that it is forgotten already.
+            let _ = registry.deregister(&mut listener);
+        }
+    }
 }
 
 /// A listener, bound before any thread starts.
@@ -155,18 +199,36 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address)
 }
 
+/// A listener that this process was given.
+pub fn adopt(socket: OwnedFd) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::from(socket);
+    listener.set_nonblocking(true)?;
+    Ok(TcpListener::from_std(listener))
+}
+
 impl Admin {
     /// Starts it on these listeners.
-    pub fn start(listeners: Vec<TcpListener>, grounds: Grounds) -> io::Result<Self> {
+    pub fn start(mut listeners: Vec<TcpListener>, grounds: Grounds) -> io::Result<Self> {
         let poll = Poll::new()?;
         let bell: Arc<dyn Bell> = Arc::new(Waker::new(poll.registry(), BELL)?);
+        for (number, listener) in listeners.iter_mut().enumerate() {
+            let registry = poll.registry();
+            registry.register(listener, Token(number), Interest::READABLE)?;
+        }
+        let count = listeners.len();
+        let reception = Arc::new(Reception {
+            listeners: Mutex::new(listeners),
+            is_over: AtomicBool::new(false),
+            bell: Arc::clone(&bell),
+        });
         let ending = Arc::new(AtomicBool::new(false));
         let (workers, from_workers) = mailbox(LETTERS, Arc::clone(&bell));
         let (control, from_control) = mailbox(LETTERS, Arc::clone(&bell));
         let (house, from_house) = mailbox(LETTERS, Arc::clone(&bell));
         let mut hall = Hall {
             poll,
-            listeners,
+            listeners: count,
+            reception: Arc::clone(&reception),
             clients: Slab::new(),
             patience: grounds.patience,
             desk: Desk::new(grounds, workers, control, house),
@@ -178,10 +240,6 @@ impl Admin {
             spare: Vec::new(),
         };
         hall.restore_spare();
-        for (number, listener) in hall.listeners.iter_mut().enumerate() {
-            let registry = hall.poll.registry();
-            registry.register(listener, Token(number), Interest::READABLE)?;
-        }
         let end = Arc::clone(&ending);
         let thread = thread::Builder::new()
             .name("admin".into())
@@ -189,8 +247,14 @@ impl Admin {
         Ok(Self {
             thread,
             ending,
+            reception,
             bell,
         })
+    }
+
+    /// Its listeners.
+    pub fn reception(&self) -> Arc<Reception> {
+        Arc::clone(&self.reception)
     }
 
     /// Ends it; false when it has panicked.
@@ -204,7 +268,9 @@ impl Admin {
 /// The thread's state.
 struct Hall {
     poll: Poll,
-    listeners: Vec<TcpListener>,
+    /// How many there were at the start.
+    listeners: usize,
+    reception: Arc<Reception>,
     clients: Slab<Client>,
     desk: Desk,
     patience: Duration,
@@ -234,6 +300,7 @@ impl Hall {
             if ending.load(Ordering::Acquire) {
                 return;
             }
+            self.reception.follow(self.poll.registry());
             let now = Instant::now();
             for key in std::mem::take(&mut self.again) {
                 self.visit(key, now);
@@ -241,7 +308,7 @@ impl Hall {
             for event in &events {
                 match event.token() {
                     BELL => {}
-                    Token(number) if number < self.listeners.len() => self.accept(number, now),
+                    Token(number) if number < self.listeners => self.accept(number, now),
                     Token(token) => self.visit(token - FIRST_CLIENT, now),
                 }
             }
@@ -266,7 +333,7 @@ impl Hall {
     /// Takes in whoever waits at a listener, a bounded number of them; more make a new try soon.
     fn accept(&mut self, number: usize, now: Instant) {
         for _ in 0..TURN_ACCEPTS {
-            match self.listeners[number].accept() {
+            match self.reception.accept(number) {
                 Ok((stream, peer)) => self.welcome(stream, peer, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if is_shortage(&error) => {
@@ -426,7 +493,7 @@ impl Hall {
         }
         if self.accept_at.is_some_and(|at| at <= now) {
             self.accept_at = None;
-            for number in 0..self.listeners.len() {
+            for number in 0..self.listeners {
                 self.accept(number, now);
             }
         }

@@ -217,6 +217,7 @@ pub(super) fn changed(release: bool, outcome: Result<Kept, Refused>) -> Response
         Ok(_) => Response::json(&json!({ "done": true })),
         Err(Refused::NoPool) => Refusal::new(404, "no pool has this name").into(),
         Err(Refused::NotLent) => Refusal::new(404, "this port is not lent").into(),
+        Err(Refused::NotNow(why)) => Refusal::new(503, why).into(),
         Err(Refused::NotStored(why)) => {
             let why = format!("done, but the disk did not take it and is tried again: {why}");
             Refusal::new(503, why).into()

@@ -23,6 +23,7 @@
 //!                      (before a round)   (it)     <= 2^18     <= 2^16
 //! ```
 
+mod custody;
 pub mod leases;
 mod lending;
 mod operator;
@@ -37,6 +38,8 @@ use crossbeam_channel::{Receiver, after, never, select};
 
 use crate::reactor::{Address, Handle, Outbox, Pulse, SessionKey};
 use crate::store::{Change, Memory, Name, Refusal, Store, Update};
+use custody::Custody;
+pub use custody::Files;
 use leases::{Lease, NoPort, Pool};
 use lending::Lending;
 use operator::Told;
@@ -58,11 +61,20 @@ pub struct Request {
 impl Request {
     /// Asks for a round of the loop, and for no answer.
     pub fn wake() -> Option<Request> {
+        Self::of_nobody(Command::Wake)
+    }
+
+    /// An errand of the house; the answer goes where that says.
+    pub fn errand(errand: Errand) -> Option<Request> {
+        Self::of_nobody(Command::Operator(errand))
+    }
+
+    fn of_nobody(command: Command) -> Option<Request> {
         let session = SessionKey::from_parts(0, 1)?;
         Some(Request {
             from: Handle { core: 0, session },
             ticket: 0,
-            command: Command::Wake,
+            command,
         })
     }
 }
@@ -181,6 +193,7 @@ pub struct Control {
     resolver: Resolver<Asker>,
     watchers: Watchers,
     lending: Lending,
+    custody: Custody,
     outboxes: Vec<Outbox<Letter>>,
     recoveries: u64,
     pulse: Arc<Pulse>,
@@ -204,6 +217,7 @@ impl Control {
             resolver,
             watchers: Watchers::default(),
             lending: Lending::default(),
+            custody: Custody::default(),
             outboxes: boxes.map(|(core, at)| Outbox::new(core, at)).collect(),
         }
     }
@@ -284,10 +298,13 @@ impl Control {
         for outbox in &mut self.outboxes {
             outbox.flush(now);
         }
-        self.lending.expire(now);
+        if self.custody.is_ours() {
+            self.lending.expire(now);
+        }
         let mut updates = Vec::new();
         let mut askers = Vec::new();
         self.serve_operators(batch, now);
+        self.screen(batch, now);
         for Request {
             from,
             ticket,
@@ -304,7 +321,10 @@ impl Control {
             }
         }
         self.look_after_lookups(now);
-        let leases = self.lending.unsaved(now);
+        let leases = match self.custody.is_ours() {
+            true => self.lending.unsaved(now),
+            false => Vec::new(),
+        };
         self.last_updates = updates.len() + leases.len();
         // The disk may take its time from here on; whoever did not ask for it is served.
         let mut leased = Ok(());
@@ -312,6 +332,7 @@ impl Control {
             leased = self.apply(&updates, &askers, &leases, now, unix);
         }
         self.answer_operators(&leased);
+        self.change_hands(now, unix);
     }
 
     /// When [`Control::step`] has something to do even if no request comes.
@@ -319,7 +340,9 @@ impl Control {
         let is_waiting = self.outboxes.iter().any(|one| one.waiting() > 0);
         let retry = is_waiting.then(|| now + RETRY);
         let lending = self.lending.next_deadline(now);
-        [retry, lending, self.resolver.next_deadline()]
+        let lending = lending.filter(|_| self.custody.is_ours());
+        let behind = self.custody.is_behind().then_some(now);
+        [retry, lending, behind, self.resolver.next_deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -333,7 +356,7 @@ impl Control {
     fn serve(&mut self, asker: Asker, command: Command, now: Instant) {
         match command {
             // An update is the round's, which gathers them, and operators are served before all; of a
-            // wake the round itself is what was asked for.
+            // wake the round itself is what was asked for. What has to wait is not here (`custody`).
             Command::Update(_) | Command::Operator(_) | Command::Wake => {}
             Command::Watch { id, section } => self.watch(asker, &id, &section, now),
             Command::Unwatch { id, section } => self.watchers.remove(asker.from, &id, &section),

@@ -1,4 +1,5 @@
-//! What an operator asks of the control thread: which ports are lent, to keep a lease, to end one.
+//! What an operator asks of the control thread: which ports are lent, to keep a lease, to end one. And what
+//! the house asks: to let a newer process have the store.
 //!
 //! An errand is done at the beginning of a round, before anything is granted, and what it changes is
 //! told only when it is on the disk. The answer goes wherever the errand says: the control thread
@@ -7,7 +8,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::{Asker, Command, Control, Reply, Request};
+use super::{Asker, Command, Control, Files, Reply, Request};
 use crate::store::Refusal;
 
 /// What is asked, and where the answer goes.
@@ -48,6 +49,8 @@ pub enum Query {
         /// The port that is lent.
         port: u16,
     },
+    /// Has the store's files closed or opened, for or by a newer process of the server.
+    Files(Files),
 }
 
 /// What comes of a [`Query`].
@@ -59,6 +62,8 @@ pub enum Answer {
     Leases(Vec<Leased>, bool),
     /// A lease was kept, let go or ended.
     Changed(Result<Kept, Refused>),
+    /// The files are as they were wished, or why not.
+    Files(Result<(), String>),
 }
 
 /// What was changed.
@@ -77,6 +82,8 @@ pub enum Refused {
     NotLent,
     /// The disk did not take it; it holds until a restart, and is tried again.
     NotStored(String),
+    /// The store is with a newer process of this server, or on its way there.
+    NotNow(String),
 }
 
 /// How full a pool is.
@@ -145,6 +152,11 @@ impl Control {
                 let after = after.as_ref().map(|(pool, port)| (pool.as_str(), *port));
                 let (rows, more) = self.lending.list(pool.as_deref(), after, most, now);
                 answer(Answer::Leases(rows, more));
+            }
+            Query::Files(files) => self.custody.note(files, answer),
+            Query::Pin { .. } | Query::Release { .. } if !self.custody.is_ours() => {
+                let why = Refusal::HandedOver.to_string();
+                answer(Answer::Changed(Err(Refused::NotNow(why))));
             }
             Query::Pin { pool, port, pinned } => match self.lending.pin(&pool, port, pinned, now) {
                 Ok(()) => self.told.push(Told {

@@ -363,4 +363,5 @@ fn a_round_ends_at_its_bytes() {
     assert_eq!(round.len(), 2);
 }
 
+mod custody;
 mod leases;

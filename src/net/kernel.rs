@@ -138,6 +138,15 @@ impl Network for Kernel {
         self.registry.register(listener, token, Interest::READABLE)
     }
 
+    fn forget_listener(&mut self, listener: &mut TcpListener) {
+        // As for a stream: failing means that it is forgotten already.
+        let _ = self.registry.deregister(listener);
+    }
+
+    fn copy_listener(&self, listener: &TcpListener) -> io::Result<OwnedFd> {
+        listener.as_fd().try_clone_to_owned()
+    }
+
     fn release(&mut self, mut stream: TcpStream) -> Parcel {
         // Failing means that the poll has forgotten it already.
         let _ = self.registry.deregister(&mut stream);
@@ -169,6 +178,14 @@ impl Network for Kernel {
         let token = token(key, SOCKET);
         self.registry
             .register(&mut socket.socket, token, Interest::READABLE)
+    }
+
+    fn forget_socket(&mut self, socket: &mut KernelSocket) {
+        let _ = self.registry.deregister(&mut socket.socket);
+    }
+
+    fn copy_socket(&self, socket: &KernelSocket) -> io::Result<OwnedFd> {
+        socket.as_fd().try_clone_to_owned()
     }
 
     fn spend_reserve(&mut self) -> bool {

@@ -17,6 +17,7 @@ mod udp;
 use std::any::Any;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 pub use adopted::{Adoptable, adopt, adopt_datagrams, inspect};
@@ -138,6 +139,17 @@ pub trait Network {
     fn watch_listener(&mut self, listener: &mut Self::Listener, key: ListenerKey)
     -> io::Result<()>;
 
+    /// Ends the watch over a listener that is about to be closed, and of which others may have a copy.
+    fn forget_listener(&mut self, listener: &mut Self::Listener) {
+        let _ = listener;
+    }
+
+    /// A second descriptor of a listener. An error where there is no such thing.
+    fn copy_listener(&self, listener: &Self::Listener) -> io::Result<OwnedFd> {
+        let _ = listener;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Ends the watch over a stream that goes to another core.
     fn release(&mut self, stream: Self::Stream) -> Parcel;
 
@@ -156,6 +168,17 @@ pub trait Network {
 
     /// Has datagrams that come, and the errors of those sent, reported once per change.
     fn watch_socket(&mut self, socket: &mut Self::Socket, key: SocketKey) -> io::Result<()>;
+
+    /// As [`Network::forget_listener`].
+    fn forget_socket(&mut self, socket: &mut Self::Socket) {
+        let _ = socket;
+    }
+
+    /// As [`Network::copy_listener`].
+    fn copy_socket(&self, socket: &Self::Socket) -> io::Result<OwnedFd> {
+        let _ = socket;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Makes room for one more descriptor by closing the one in reserve; true if there was one.
     fn spend_reserve(&mut self) -> bool;

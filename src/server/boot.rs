@@ -10,12 +10,14 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::access::Access;
 use super::budget::{Budget, Needs};
+use super::desk::{Desk, control_loop, worker_loop};
+use super::handover::{Asker, Giver, Holdings, Program, Taking};
 use super::listeners::{self, Bound};
 use super::operations::{Operations, Site};
 use super::part::{Common, Part};
 use super::passed::Passed;
 use super::reload::{self, Beginning, Caller, House, Reloader};
-use super::signals::{Stopper, Watch};
+use super::signals::{Errands, Stopper, Watch};
 use super::supervisor::Supervisor;
 use super::watchdog::{Loop, Watchdog};
 use super::{Plan, Source, StartError};
@@ -23,9 +25,9 @@ use crate::admin::{Admin, Panel, Shown};
 use crate::config::Core;
 use crate::control::resolver::{Names, Resolver};
 use crate::control::{Control, Letter, Request, unix_now};
-use crate::net::{self, Kernel, Poller, SocketOptions};
-use crate::reactor::{self, Address, Bell, Mailbox, Pulse, mailbox};
-use crate::session::{Ground, Listen, Post, Service};
+use crate::net::SocketOptions;
+use crate::reactor::{Address, Pulse};
+use crate::session::{Ground, Listen, Service};
 use crate::stats::{self, Counters, Metric};
 use crate::store::{self, Memory, Store};
 use crate::sys;
@@ -36,17 +38,55 @@ use crate::worker::{AccessTally, Order, Phase};
 /// Errors come before the first connection is accepted, except [`StartError::Thread`].
 /// `source` reads it again when that is asked for.
 pub fn run(plan: Plan, source: Source) -> Result<(), StartError> {
+    let program = Program::own();
     // Before anything is opened, whose number could be one of theirs.
-    let passed = Passed::take(&listens(&plan));
-    let running = open(plan, passed, Supervisor::find(), Some(source))?;
+    let mut named = listens(&plan);
+    named.push(Operations::asked(&plan.core.admin));
+    let taking = Taking::find()?;
+    let (passed, supervisor) = match &taking {
+        Some(taking) => {
+            let passed = Passed::of(taking.sockets()?, &named);
+            (passed, Supervisor::silent())
+        }
+        None => (Passed::take(&named), Supervisor::find()),
+    };
+    let origin = Origin {
+        passed,
+        supervisor,
+        taking: taking.as_ref(),
+    };
+    let mut running = open(plan, origin, Some(source))?;
+    let program = program.map_err(|error| StartError::System("find its own program", error))?;
+    let asker = running.give_by(program)?;
+    let errands = Errands {
+        reload: running.caller.clone(),
+        reopen: running.reopening(),
+        hand_over: Box::new(move || asker.ask()),
+    };
     let (stopper, supervisor) = (running.stopper(), Arc::clone(&running.supervisor));
-    let (reload, reopen) = (running.caller.clone(), running.reopening());
-    let watch = Watch::begin(stopper, supervisor, reload, reopen)
+    let watch = Watch::begin(stopper.clone(), Arc::clone(&supervisor), errands)
         .map_err(|error| StartError::System("watch signals", error))?;
-    running.announce()?;
+    let is_main = taking.is_none_or(|taking| {
+        let is_main = taking.succeed(&running.crew.questions, &stopper);
+        if is_main {
+            supervisor.speak();
+        }
+        is_main
+    });
+    if is_main {
+        running.announce()?;
+    }
     let outcome = running.wait();
     watch.close();
     outcome
+}
+
+/// What a server begins with besides its plan.
+struct Origin<'a> {
+    passed: Passed,
+    supervisor: Supervisor,
+    /// The older process that it takes over from.
+    taking: Option<&'a Taking>,
 }
 
 /// A server at work. Dropping it leaves it at work.
@@ -54,6 +94,7 @@ pub struct Running {
     crew: Crew,
     admin: Option<Admin>,
     reloader: Option<Reloader>,
+    giver: Option<Giver>,
     /// Where reloads are asked for.
     caller: Option<Caller>,
     /// Where it listens, the admin thread too.
@@ -86,16 +127,36 @@ impl Running {
         Ok(())
     }
 
+    /// Has a thread hand everything over when it is asked to; who asks it.
+    fn give_by(&mut self, program: Program) -> Result<Asker, StartError> {
+        let giver = Giver::start(Holdings {
+            program,
+            workers: self.crew.orders.clone(),
+            control: self.crew.questions.clone(),
+            reception: self.admin.as_ref().map(Admin::reception),
+            stopper: self.stopper(),
+            supervisor: Arc::clone(&self.supervisor),
+        })?;
+        let asker = giver.asker();
+        self.giver = Some(giver);
+        Ok(asker)
+    }
+
     /// Waits until it has ended.
     pub fn wait(self) -> Result<(), StartError> {
-        self.crew.join(self.admin, self.reloader)
+        self.crew.join(self.admin, self.reloader, self.giver)
     }
 }
 
 /// Starts the plan as a part of another program: no service manager is told of it, and none of the
 /// program's descriptors are taken.
 pub fn start(plan: Plan) -> Result<Running, StartError> {
-    open(plan, Passed::of(Vec::new(), &[]), Supervisor::none(), None)
+    let origin = Origin {
+        passed: Passed::of(Vec::new(), &[]),
+        supervisor: Supervisor::none(),
+        taking: None,
+    };
+    open(plan, origin, None)
 }
 
 /// The roles that are on, at work. Of the ground only the addresses differ.
@@ -115,12 +176,12 @@ fn listens(plan: &Plan) -> Vec<Vec<Listen>> {
     roles.map(|role| role.listen()).collect()
 }
 
-fn open(
-    plan: Plan,
-    passed: Passed,
-    supervisor: Supervisor,
-    source: Option<Source>,
-) -> Result<Running, StartError> {
+fn open(plan: Plan, origin: Origin<'_>, source: Option<Source>) -> Result<Running, StartError> {
+    let Origin {
+        passed,
+        supervisor,
+        taking,
+    } = origin;
     let listens = listens(&plan);
     let roles: Vec<_> = plan.roles.iter().filter(|role| role.is_on()).collect();
     if roles.is_empty() {
@@ -135,19 +196,25 @@ fn open(
         is_kept: supervisor.is_there(),
     })?;
     let pools: Vec<_> = roles.iter().flat_map(|role| role.pools()).collect();
-    let store = open_store(&plan, !pools.is_empty())?;
+    let store = || open_store(&plan, !pools.is_empty());
+    // An older process keeps it open for as long as anything here can go wrong.
+    let early = taking.is_none().then(store).transpose()?;
     let resolver = Resolver::new(limits.resolve_ttl, limits.resolve_timeout)
         .map_err(|error| StartError::System("start the resolver", error))?;
-    let (memory, names) = (store.memory(), resolver.names());
     let options = SocketOptions {
         user_timeout: limits.user_timeout,
         keepalive: KEEPALIVE,
     };
     let bound = listeners::bind_all(&listens, workers, options, &passed)?;
+    let operations = Operations::bind(&plan.core.admin, &passed)?;
     passed.close_rest(&supervisor);
     listeners::keep(&bound, workers, &supervisor);
     let supervisor = Arc::new(supervisor);
-    let operations = Operations::bind(&plan.core.admin)?;
+    if let Some(taking) = taking {
+        taking.await_store()?;
+    }
+    let store = early.map_or_else(store, Ok)?;
+    let (memory, names) = (store.memory(), resolver.names());
     let house = budget.house(&plan.core);
     let told = operations.listens();
     let listens: Vec<_> = bound
@@ -172,7 +239,11 @@ fn open(
 
     let control = |addresses| {
         let control = Control::new(store, resolver, addresses);
-        control.lending(pools, Instant::now(), unix_now())
+        let control = control.lending(pools, Instant::now(), unix_now());
+        match taking {
+            Some(_) => control.waiting(),
+            None => control,
+        }
     };
     let mut crew = Crew::start(&plan.core, workers, cast, &bound, options, &house, control)?;
     let most = house.quota.most();
@@ -262,6 +333,7 @@ impl Premises {
             crew,
             admin,
             reloader,
+            giver: None,
             caller,
             listens: self.listens,
             address_file,
@@ -390,7 +462,12 @@ impl Crew {
     /// Waits for the workers, then ends the admin thread, then waits for the control thread, which ends
     /// when nobody can ask it
     /// anything any more.
-    fn join(self, admin: Option<Admin>, reloader: Option<Reloader>) -> Result<(), StartError> {
+    fn join(
+        self,
+        admin: Option<Admin>,
+        reloader: Option<Reloader>,
+        giver: Option<Giver>,
+    ) -> Result<(), StartError> {
         let mut outcome = Ok(());
         for worker in self.workers {
             if worker.join().is_err() {
@@ -405,6 +482,10 @@ impl Crew {
         if reloader.is_some_and(|reloader| !reloader.end()) {
             outcome = Err(StartError::Thread("reload"));
         }
+        // It can ask control.
+        if giver.is_some_and(|giver| !giver.end()) {
+            outcome = Err(StartError::Thread("handover"));
+        }
         // It can ask, too.
         if let Some(watchdog) = self.watchdog {
             watchdog.close();
@@ -418,60 +499,6 @@ impl Crew {
         }
         farewell(&self.counters);
         outcome
-    }
-}
-
-/// A worker's poll and mailbox, made before the threads so that they know each other.
-struct Desk {
-    poller: Poller,
-    kernel: Kernel,
-    bell: Arc<dyn Bell>,
-    address: Address<Letter>,
-    mailbox: Mailbox<Letter>,
-    core: Address<Post>,
-    post: Mailbox<Post>,
-    ordering: Address<Order>,
-    orders: Mailbox<Order>,
-}
-
-impl Desk {
-    fn open(options: SocketOptions) -> io::Result<Self> {
-        let (poller, kernel, bell) = net::open(options)?;
-        let (address, mailbox) = mailbox(LETTERS, Arc::clone(&bell));
-        let (core, post) = reactor::mailbox(LETTERS, Arc::clone(&bell));
-        let (ordering, orders) = reactor::mailbox(ORDERS, Arc::clone(&bell));
-        Ok(Self {
-            core,
-            post,
-            ordering,
-            orders,
-            poller,
-            kernel,
-            bell,
-            address,
-            mailbox,
-        })
-    }
-}
-
-fn worker_loop(number: usize, pulse: &Arc<Pulse>, bell: Arc<dyn Bell>) -> Loop {
-    Loop {
-        name: format!("worker {number}"),
-        pulse: Arc::clone(pulse),
-        wake: Box::new(move || bell.ring()),
-    }
-}
-
-fn control_loop(control: &Control, questions: Sender<Request>) -> Loop {
-    Loop {
-        name: "control".to_owned(),
-        pulse: control.pulse(),
-        wake: Box::new(move || {
-            if let Some(wake) = Request::wake() {
-                // One that finds the queue full is not needed.
-                let _ = questions.try_send(wake);
-            }
-        }),
     }
 }
 
@@ -550,13 +577,6 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Questions that may wait for the control thread; one more is answered "busy".
 const QUESTIONS: usize = 65_536;
-
-/// Letters that may wait for a worker, from control and from other workers alike; the sender keeps
-/// those that do not fit.
-const LETTERS: usize = 16_384;
-
-/// Orders of the house that may wait for a worker: those of one client of the admin address each.
-const ORDERS: usize = 256;
 
 /// What a server without the agent role stores.
 const NO_RECORDS: store::Limits = store::Limits {

@@ -1,6 +1,7 @@
 //! The admin address's place in the house: bound with the other listeners, started when everything that
 //! it tells of is there, ended behind the workers.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use crossbeam_channel::Sender;
 use mio::net::TcpListener;
 
 use super::part::Common;
+use super::passed::{ADMIN, Passed};
 use super::reload::Caller;
 use super::signals::Stopper;
 use super::supervisor::Supervisor;
@@ -46,23 +48,33 @@ pub(super) struct Site<'a> {
 }
 
 impl Operations {
-    /// Binds every address.
-    pub(super) fn bind(config: &config::Admin) -> Result<Self, StartError> {
+    /// Where it is to listen.
+    pub(super) fn asked(config: &config::Admin) -> Vec<Listen> {
+        let listen = |&address: &SocketAddr| Listen {
+            role: ADMIN,
+            name: None,
+            address,
+            transport: Transport::Stream,
+            terms: Arc::default(),
+        };
+        config.listen.iter().map(listen).collect()
+    }
+
+    /// Binds every address, or takes the socket that was passed for it.
+    pub(super) fn bind(config: &config::Admin, passed: &Passed) -> Result<Self, StartError> {
         let mut operations = Self {
             listeners: Vec::new(),
             told: Vec::new(),
             started: Instant::now(),
         };
-        for &address in &config.listen {
-            let mut listen = Listen {
-                role: NAME,
-                name: None,
-                address,
-                transport: Transport::Stream,
-                terms: Arc::default(),
+        for mut listen in Self::asked(config) {
+            let claimed = passed.claim(&listen);
+            let claimed = claimed.and_then(|(_, sockets)| sockets.into_iter().next());
+            let opened = match claimed {
+                Some(claimed) => admin::adopt(claimed.socket),
+                None => admin::bind(listen.address),
             };
-            let opened =
-                admin::bind(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
+            let opened = opened.and_then(|listener| Ok((listener.local_addr()?, listener)));
             match opened {
                 Ok((address, listener)) => {
                     listen.address = address;
@@ -128,6 +140,3 @@ impl Operations {
 
 /// Its poll, its bell, and one client.
 const LEAST: usize = 3;
-
-/// Its key in the address file, its word in the log.
-const NAME: &str = "admin";

@@ -1,10 +1,12 @@
 //! Sockets that are older than this process: a service manager has passed them at its start, from a
-//! socket unit or from the store in which an earlier process of this server had put them.
+//! socket unit or from the store in which an earlier process of this server had put them; or an older
+//! process that drains has handed them over.
 //!
 //! ```text
-//!   socket unit ──┐                    ┌─ to the listener with this address, and with this name
-//!                 ├── LISTEN_FDS ──────┤  where the name is that of a listener
-//!   store ────────┘                    └─ nobody's: closed, with a line in the log
+//!   socket unit ───┐                    ┌─ to the listener with this address, and with this name
+//!                  ├── LISTEN_FDS ──┬───┤  where the name is that of a listener
+//!   store ─────────┘                │   └─ nobody's: closed, with a line in the log
+//!   older process ──── `handover` ──┘
 //! ```
 //!
 //! A name of a listener is `agent`, or `access.db` where a role has listeners by name. In the store
@@ -151,14 +153,19 @@ impl fmt::Display for Descriptor {
 /// What a service manager calls a listener: `agent`, or `access.db`. A name may not have every
 /// character there, nor any length.
 pub(super) fn label(listen: &Listen) -> String {
-    let whole = match &listen.name {
-        None => listen.role.to_owned(),
-        Some(name) => format!("{}.{name}", listen.role),
-    };
+    name_of(&listen.to_string())
+}
+
+/// The same, of what the log calls the listener: `access db`.
+pub(super) fn name_of(listener: &str) -> String {
+    let whole = listener.replacen(' ', ".", 1);
     let allowed = |c: char| c.is_ascii_graphic() && c != ':';
     let plain = |c: char| if allowed(c) { c } else { '_' };
     whole.chars().take(LONGEST).map(plain).collect()
 }
+
+/// The admin address's key in the address file, its word in the log, and the name of its sockets.
+pub(super) const ADMIN: &str = "admin";
 
 /// Room is left below the 255 that a name may have, for the number of a core.
 const LONGEST: usize = 240;

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::reload::Caller;
@@ -28,6 +28,12 @@ pub const SIGNALS: &[(&str, &str)] = &[
         "SIGUSR1",
         "Opens the access log's file anew, for whoever has renamed the old one.",
     ),
+    (
+        "SIGUSR2",
+        "Starts the program anew from its file as it is now, with the same arguments, hands it the listening \
+         sockets and the store, and drains. Where the new process does not come to serve, nothing has \
+         changed, and the log says why.",
+    ),
 ];
 
 /// Ends the workers' service: tells the phase, then rings every bell.
@@ -46,6 +52,12 @@ impl Stopper {
     /// No new work; what is open is finished.
     pub fn drain(&self) {
         self.phase.drain();
+        self.ring();
+    }
+
+    /// The same, and a newer process of the server has the listening sockets.
+    pub(super) fn hand_over(&self) {
+        self.phase.hand_over();
         self.ring();
     }
 
@@ -70,6 +82,16 @@ impl Stopper {
     }
 }
 
+/// What signals ask for besides an end. None of it blocks.
+pub(super) struct Errands {
+    /// SIGHUP: where reloads are asked for.
+    pub(super) reload: Option<Caller>,
+    /// SIGUSR1: has the access log opened anew.
+    pub(super) reopen: Box<dyn Fn() + Send>,
+    /// SIGUSR2: has the sockets handed over.
+    pub(super) hand_over: Box<dyn Fn() + Send>,
+}
+
 /// The thread that takes signals, until it is closed.
 pub struct Watch {
     handle: Handle,
@@ -77,28 +99,37 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// SIGTERM and SIGINT drain, the second of them stops; SIGHUP is taken and does nothing, so that a
+    /// SIGTERM and SIGINT drain, the second of them stops; the others are taken and do nothing, so that a
     /// closed terminal does not end the program.
     pub fn start(stopper: Stopper) -> io::Result<Self> {
-        let reopen = Box::new(|| ());
-        Self::begin(stopper, Arc::new(Supervisor::none()), None, reopen)
+        let nothing = || Box::new(|| ());
+        Self::begin(
+            stopper,
+            Arc::new(Supervisor::none()),
+            Errands {
+                reload: None,
+                reopen: nothing(),
+                hand_over: nothing(),
+            },
+        )
     }
 
-    /// The same, and the service manager is told, SIGHUP reloads, and SIGUSR1 has the access log opened anew.
+    /// The same, and the service manager is told, and what other signals ask for is done.
     pub(super) fn begin(
         stopper: Stopper,
         supervisor: Arc<Supervisor>,
-        reload: Option<Caller>,
-        reopen: Box<dyn Fn() + Send>,
+        errands: Errands,
     ) -> io::Result<Self> {
         // A file-size limit must fail a write, not end the process.
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, libc::SIGXFSZ])?;
+        let taken = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, libc::SIGXFSZ];
+        let mut signals = Signals::new(taken)?;
         let handle = signals.handle();
         let body = move || {
             for signal in signals.forever() {
                 match signal {
-                    SIGHUP => reload.iter().for_each(Caller::signal),
-                    SIGUSR1 => reopen(),
+                    SIGHUP => errands.reload.iter().for_each(Caller::signal),
+                    SIGUSR1 => (errands.reopen)(),
+                    SIGUSR2 => (errands.hand_over)(),
                     SIGTERM | SIGINT if stopper.is_ending() => {
                         log::warn!("second signal: stopping at once");
                         stopper.stop();

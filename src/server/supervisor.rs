@@ -5,6 +5,8 @@
 //!   bound ──> FDSTORE=1 each socket ──> READY=1 ──> WATCHDOG=1 ...      (see `watchdog`)
 //!   SIGTERM ──> STOPPING=1 ──> FDSTOREREMOVE=1 each name
 //!   crash ──> nothing: the store has the sockets, and clients wait in their queues
+//!   SIGUSR2 ──> MAINPID= the newer process; which says nothing before, as it would not be heard, and then
+//!               FDSTORE=1 each socket, READY=1, and so on
 //! ```
 //!
 //! A service manager that cannot be told is noted once in the log, and stops nothing.
@@ -21,6 +23,8 @@ use crate::session::Listen;
 #[derive(Debug, Default)]
 pub(super) struct Supervisor {
     is_there: bool,
+    /// It listens to another process of this server.
+    is_silent: AtomicBool,
     kept: Mutex<Kept>,
     has_failed: AtomicBool,
 }
@@ -33,6 +37,8 @@ struct Kept {
     /// Each with its name there and its listener. The store can only be told to close all of one name:
     /// those of them that are to stay are put there again.
     sockets: Vec<(String, Listen, OwnedFd)>,
+    /// What it is to forget as soon as it listens: names of passed sockets that nobody wants.
+    unwanted: Vec<String>,
 }
 
 impl Supervisor {
@@ -46,10 +52,49 @@ impl Supervisor {
             is_there: named("NOTIFY_SOCKET").is_some(),
             kept: Mutex::new(Kept {
                 room: room.unwrap_or(usize::MAX),
-                sockets: Vec::new(),
+                ..Kept::default()
             }),
             ..Self::default()
         }
+    }
+
+    /// The same for a process that takes over from an older one, to whom it listens until
+    /// [`Supervisor::speak`].
+    pub(super) fn silent() -> Self {
+        let supervisor = Self::find();
+        supervisor.is_silent.store(true, Ordering::Release);
+        supervisor
+    }
+
+    /// It listens to this process from now on: it is given what it has not been given.
+    pub(super) fn speak(&self) {
+        self.is_silent.store(false, Ordering::Release);
+        let mut kept = self.kept.lock();
+        // Before those that are to stay, as some may have the same name.
+        for name in std::mem::take(&mut kept.unwanted) {
+            self.forget_at_once(&name);
+        }
+        for (name, _, socket) in &kept.sockets {
+            self.store(name, socket.as_fd());
+        }
+        drop(kept);
+        // The time since its last food counts on, whoever gave it.
+        if self.patience().is_some() {
+            self.alive();
+        }
+    }
+
+    /// It listens to a newer process of this server, which keeps all sockets.
+    pub(super) fn resign(&self, process: u32) {
+        self.tell(&[NotifyState::MainPid(process)]);
+        self.is_silent.store(true, Ordering::Release);
+        self.kept.lock().sockets.clear();
+    }
+
+    /// Whether sockets of this name are kept; where nobody keeps any, all names may as well be.
+    pub(super) fn keeps(&self, name: &str) -> bool {
+        let kept = self.kept.lock();
+        !self.is_there || kept.sockets.iter().any(|(known, ..)| known == name)
     }
 
     /// There is none.
@@ -100,8 +145,12 @@ impl Supervisor {
         let mut names: Vec<&str> = leave.iter().map(|(name, ..)| name.as_str()).collect();
         names.sort_unstable();
         names.dedup();
+        let is_silent = self.is_silent.load(Ordering::Acquire);
         for name in names {
-            self.forget(name);
+            match is_silent {
+                true => kept.unwanted.push(name.to_owned()),
+                false => self.forget_at_once(name),
+            }
             for (_, _, socket) in stay.iter().filter(|(known, ..)| known == name) {
                 self.store(name, socket.as_fd());
             }
@@ -111,6 +160,9 @@ impl Supervisor {
     }
 
     fn store(&self, name: &str, socket: BorrowedFd<'_>) {
+        if self.is_silent.load(Ordering::Acquire) {
+            return;
+        }
         let state = [
             NotifyState::FdStore,
             NotifyState::FdName(name),
@@ -122,6 +174,14 @@ impl Supervisor {
 
     /// Has it close the sockets that it keeps under this name.
     pub(super) fn forget(&self, name: &str) {
+        if self.is_silent.load(Ordering::Acquire) {
+            self.kept.lock().unwanted.push(name.to_owned());
+            return;
+        }
+        self.forget_at_once(name);
+    }
+
+    fn forget_at_once(&self, name: &str) {
         self.tell(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
     }
 
@@ -148,7 +208,7 @@ impl Supervisor {
     }
 
     fn tell(&self, state: &[NotifyState<'_>]) {
-        if self.is_there {
+        if self.is_there && !self.is_silent.load(Ordering::Acquire) {
             self.note(sd_notify::notify(state));
         }
     }

@@ -38,4 +38,16 @@ impl Contents {
             Keyspace::Leases => &self.leases,
         }
     }
+
+    /// True when both hold the same.
+    pub(super) fn is_as(&self, other: &Contents) -> bool {
+        Keyspace::ALL.into_iter().all(|keyspace| {
+            let (own, others) = (self.of(keyspace), other.of(keyspace));
+            let mut same = own.records() == others.records();
+            own.for_each(|id, section, record| {
+                same = same && others.get(id, section).as_ref() == Some(record);
+            });
+            same
+        })
+    }
 }

@@ -14,6 +14,7 @@
 //!   open         tables, then the journal's frames of the database's generation, then a fold
 //!   recovery     open both again, then a fold of what memory has: nothing of a refused batch stays
 //!   orderly end  a fold that leaves no generation: the database alone is the store
+//!   taking back  after an orderly end, as an opening; what is read must be what memory has
 //!
 //! key    u32 BE  length of id | id | section
 //! value  u8 format = 1 | i64 LE timestamp | u32 LE crc | data
@@ -131,47 +132,11 @@ impl Disk {
     ) -> Result<Self, OpenError> {
         let path = medium.path().to_path_buf();
         let sync_failed = Arc::new(AtomicBool::new(false));
-        let inner = medium
-            .open(false)
-            .map_err(|error| OpenError::from_io(&path, error))?;
-        // A damaged file can make the database panic where it takes its own invariants for
-        // granted; that is damage as well, told in the same words.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let backend = Watched::over(inner, &sync_failed).map_err(redb::Error::Io)?;
-            let mut database = database_on(backend)?;
-            if !database.check_integrity()? {
-                return Err(redb::Error::Corrupted(ROLLED_BACK.into()));
-            }
-            for keyspace in Keyspace::ALL {
-                load(&database, keyspace, contents)?;
-            }
-            let generation = generation_in(&database)?;
-            Ok((database, generation))
-        }));
-        let (database, generation) = opened
-            .unwrap_or_else(|_| Err(redb::Error::Corrupted(PANICKED.into())))
-            .map_err(|error| OpenError::from_database(&path, error))?;
-        let told = |error| OpenError::from_io(&journal_path(&path), error);
-        let journal = Journal::over(medium.open_journal(false).map_err(told)?, bounds.journal);
-        let mut touched = Touched::default();
-        if let Some(generation) = generation {
-            let replayed = journal.replay(generation, |keyspace, id, section, record| {
-                touched.insert(keyspace, id, section);
-                match record {
-                    Some(record) => contents.of(keyspace).set(id, section, record),
-                    None => contents.of(keyspace).remove(id, section),
-                }
-            });
-            replayed.map_err(|broken| match broken {
-                Broken::Io(error) => told(error),
-                Broken::Damaged(what) => OpenError::damaged(&path, what),
-            })?;
-        }
-        journal.prepare().map_err(told)?;
+        let (files, touched) = read(medium.as_mut(), false, &sync_failed, bounds, contents)?;
         let mut disk = Self {
             medium,
             path,
-            files: Some(Files { database, journal }),
+            files: Some(files),
             sync_failed,
             bounds,
             touched,
@@ -181,6 +146,23 @@ impl Disk {
         disk.fold(&[], 0, contents)
             .map_err(|error| OpenError::from_database(&disk.path, error))?;
         Ok(disk)
+    }
+
+    /// Opens the files again that [`Disk::finish`] has closed and another process may have opened in
+    /// the meantime: they must hold what is in memory, and nothing else. An error leaves them closed.
+    pub(super) fn take_back(&mut self, contents: &Contents) -> Result<(), String> {
+        self.close();
+        let found = Contents::new();
+        let medium = self.medium.as_mut();
+        let (files, _) = read(medium, true, &self.sync_failed, self.bounds, &found)
+            .map_err(|error| error.to_string())?;
+        if !found.is_as(contents) {
+            return Err(REPLACED.into());
+        }
+        self.files = Some(files);
+        self.touched.clear();
+        self.fold(&[], 0, contents)
+            .map_err(|error| self.in_words(error))
     }
 
     /// When it folds.
@@ -292,7 +274,7 @@ impl Disk {
         // another process has used it. To go on would mix two stores, and to serve it would drop
         // what clients were promised.
         if generation.is_none_or(|found| found != self.generation && found != self.wanted) {
-            return Err("the store's file was replaced; restart the server to use it".into());
+            return Err(REPLACED.into());
         }
         // From here on another attempt would find this one.
         self.generation = generation.unwrap_or_default();
@@ -366,6 +348,56 @@ fn database_on(backend: Watched) -> Result<Database, redb::Error> {
     // Queries are served from `Memory`; the cache only has to hold the pages that updates touch.
     let mut builder = Database::builder();
     Ok(builder.set_cache_size(CACHE).create_with_backend(backend)?)
+}
+
+/// Opens the files, verifies all that is in them, and puts every record into the memory. `again` is as
+/// for a [`Medium`].
+fn read(
+    medium: &mut dyn Medium,
+    again: bool,
+    sync_failed: &Arc<AtomicBool>,
+    bounds: Bounds,
+    contents: &Contents,
+) -> Result<(Files, Touched), OpenError> {
+    let path = medium.path().to_path_buf();
+    let inner = medium
+        .open(again)
+        .map_err(|error| OpenError::from_io(&path, error))?;
+    // A damaged file can make the database panic where it takes its own invariants for
+    // granted; that is damage as well, told in the same words.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let backend = Watched::over(inner, sync_failed).map_err(redb::Error::Io)?;
+        let mut database = database_on(backend)?;
+        if !database.check_integrity()? {
+            return Err(redb::Error::Corrupted(ROLLED_BACK.into()));
+        }
+        for keyspace in Keyspace::ALL {
+            load(&database, keyspace, contents)?;
+        }
+        let generation = generation_in(&database)?;
+        Ok((database, generation))
+    }));
+    let (database, generation) = opened
+        .unwrap_or_else(|_| Err(redb::Error::Corrupted(PANICKED.into())))
+        .map_err(|error| OpenError::from_database(&path, error))?;
+    let told = |error| OpenError::from_io(&journal_path(&path), error);
+    let journal = Journal::over(medium.open_journal(again).map_err(told)?, bounds.journal);
+    let mut touched = Touched::default();
+    if let Some(generation) = generation {
+        let replayed = journal.replay(generation, |keyspace, id, section, record| {
+            touched.insert(keyspace, id, section);
+            match record {
+                Some(record) => contents.of(keyspace).set(id, section, record),
+                None => contents.of(keyspace).remove(id, section),
+            }
+        });
+        replayed.map_err(|broken| match broken {
+            Broken::Io(error) => told(error),
+            Broken::Damaged(what) => OpenError::damaged(&path, what),
+        })?;
+    }
+    journal.prepare().map_err(told)?;
+    Ok((Files { database, journal }, touched))
 }
 
 fn load(database: &Database, keyspace: Keyspace, contents: &Contents) -> Result<(), redb::Error> {
@@ -540,6 +572,7 @@ const GENERATION: &str = "generation";
 /// The first byte of every value; another layout takes another number.
 const FORMAT: u8 = 1;
 const CACHE: usize = 16 << 20;
+const REPLACED: &str = "the store's file was replaced; restart the server to use it";
 const PANICKED: &str = "its structure contradicts itself";
 const ROLLED_BACK: &str = "some of its pages are broken, and only an older state of it is whole \
                            (started again, it is served as it was then)";

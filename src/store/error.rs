@@ -159,6 +159,8 @@ pub enum Refusal {
     },
     /// The disk did not take it, for the reason given.
     Disk(Arc<str>),
+    /// A newer process of this server has the store.
+    HandedOver,
 }
 
 impl fmt::Display for Refusal {
@@ -170,6 +172,9 @@ impl fmt::Display for Refusal {
             Self::TooManyRecords { most } => write!(f, "store full: max_records {most} reached"),
             Self::TooManyBytes { most } => write!(f, "store full: max_bytes {most} reached"),
             Self::Disk(reason) => write!(f, "not stored: {reason}"),
+            Self::HandedOver => f.write_str(
+                "not stored: a newer process of this server has the store; connect again",
+            ),
         }
     }
 }

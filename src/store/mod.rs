@@ -16,6 +16,8 @@
 //!                     |            |
 //!                  Refusal      failed: all refused, files closed; a later batch
 //!                               opens them again and makes them hold what Memory has
+//!   lend() -> files closed, everything in them: another process may open them
+//!   take_back() -> opened again, and checked to hold what Memory has
 //! ```
 //!
 //! What an update's `Ok` promises: it is on the disk, and no crash of the process or the machine
@@ -98,6 +100,10 @@ pub struct Store {
     disk: Disk,
     limits: Limits,
     failure: Option<Failure>,
+    /// Another process may have the files, or has had them.
+    is_lent: bool,
+    /// There is nothing that another process could open.
+    is_fleeting: bool,
     recoveries: u64,
 }
 
@@ -117,7 +123,9 @@ impl Store {
 
     /// A store that forgets everything when it is dropped: for simulations.
     pub fn in_memory(limits: Limits) -> Result<Self, OpenError> {
-        Self::open_within(Box::new(medium::InMemory), limits, IN_MEMORY)
+        let mut store = Self::open_within(Box::new(medium::InMemory), limits, IN_MEMORY)?;
+        store.is_fleeting = true;
+        Ok(store)
     }
 
     /// Opens a store on anything that can hold a database: for tests with failing disks.
@@ -137,7 +145,40 @@ impl Store {
             disk,
             limits,
             failure: None,
+            is_lent: false,
+            is_fleeting: false,
             recoveries: 0,
+        })
+    }
+
+    /// Closes the files, so that another process can open them: everything is in them. Until
+    /// [`Store::take_back`] queries go on and nothing may be applied. Fails where the disk has failed and
+    /// has not come back: then nobody else would be served better.
+    pub fn lend(&mut self) -> Result<(), String> {
+        if let Some(failure) = &self.failure {
+            return Err(format!("the store's disk has failed: {}", failure.reason));
+        }
+        if !self.is_fleeting {
+            self.disk.finish(&self.contents);
+            self.is_lent = true;
+        }
+        Ok(())
+    }
+
+    /// Opens the files again after [`Store::lend`], and makes sure that they hold what the memory has.
+    /// Where that fails it is as after any failure of the disk: it is tried again with later updates.
+    pub fn take_back(&mut self, unix_now: i64) -> Result<(), String> {
+        if !self.is_lent {
+            return Ok(());
+        }
+        // A time at which it cannot have been tried yet.
+        let tried = unix_now.wrapping_sub(1);
+        let reason = "its files are closed".into();
+        self.failure = Some(Failure { reason, tried });
+        self.recover(unix_now).map_err(|reason| {
+            let file = self.disk.path().display();
+            log::error!("store: not opened again, updates are refused: {reason} file={file}");
+            reason.to_string()
         })
     }
 
@@ -272,7 +313,11 @@ impl Store {
             self.failure = Some(failure);
             return Err(reason);
         }
-        if let Err(reason) = self.disk.recover(&self.contents) {
+        let back = match self.is_lent {
+            true => self.disk.take_back(&self.contents),
+            false => self.disk.recover(&self.contents),
+        };
+        if let Err(reason) = back {
             failure.reason = reason.into();
             failure.tried = unix_now;
             let reason = Arc::clone(&failure.reason);
@@ -280,10 +325,11 @@ impl Store {
             return Err(reason);
         }
         self.recoveries += 1;
-        log::warn!(
-            "store: disk works again, updates are taken file={}",
-            self.disk.path().display()
-        );
+        let file = self.disk.path().display();
+        match std::mem::take(&mut self.is_lent) {
+            true => log::info!("store: opened again, updates are taken file={file}"),
+            false => log::warn!("store: disk works again, updates are taken file={file}"),
+        }
         Ok(())
     }
 }

@@ -5,7 +5,8 @@
 //!                                                                  at the end of the turn
 //! ```
 //!
-//! A listener's socket is open for as long as the server takes work. Its session is not begun by
+//! A listener's socket is open for as long as the server takes work: in a drain its session ends at once, and
+//! it is read no more, as others may have a copy of it. Its session is not begun by
 //! anybody, so it is not waited for when the server stops; should it fail before, another takes its
 //! place, at most a hundred times a second.
 //!
@@ -336,7 +337,10 @@ impl<N: Network> Worker<N> {
     /// Closes a socket behind what is queued on it.
     fn drop_socket(&mut self, key: SocketKey) {
         self.flush_socket(key);
-        if let Some(socket) = self.exchange.sockets.remove(key) {
+        if let Some(mut socket) = self.exchange.sockets.remove(key) {
+            if let (Some(_), Some(io)) = (socket.home, &mut socket.io) {
+                self.network.forget_socket(io);
+            }
             drop(socket);
             self.wake_listeners();
         }

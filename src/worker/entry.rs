@@ -289,6 +289,7 @@ impl<N: Network> Worker<N> {
             self.book(session, 0, payload);
         }
         self.accepted(session, key, from, None);
+        self.tell_late_comer(session);
         let conn = self.conns.get(key);
         conn.is_some_and(|conn| conn.awaits.is_none())
     }

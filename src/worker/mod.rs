@@ -28,6 +28,7 @@ mod links;
 mod log;
 mod orders;
 mod pacing;
+mod phase;
 mod record;
 mod renewal;
 mod residents;
@@ -38,7 +39,6 @@ mod sockets;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -49,6 +49,8 @@ use self::datagrams::{Exchange, News};
 use self::log::Journal;
 use self::orders::Name;
 pub use self::orders::{Answer, Filter, Order, Outcome, Page, Row, Task};
+pub use self::phase::{Copied, Phase};
+use self::phase::{DRAINING, STOPPING};
 pub use self::renewal::{Change, Leaving, Opened, Opening, Renewal, Renewed};
 use self::residents::Residence;
 use self::slot::Slot;
@@ -112,34 +114,6 @@ pub struct Setup<N: Network = Kernel> {
     /// What each service is called in the counters where no listener's name says it.
     pub roles: Vec<&'static str>,
 }
-
-/// What the server is doing, told to the workers by a flag and their bells.
-#[derive(Default)]
-pub struct Phase(AtomicU8);
-
-impl Phase {
-    /// Take no new work, finish what is open.
-    pub fn drain(&self) {
-        self.0.fetch_max(DRAINING, Ordering::Release);
-    }
-
-    /// End at once.
-    pub fn stop(&self) {
-        self.0.fetch_max(STOPPING, Ordering::Release);
-    }
-
-    /// True from [`Phase::drain`] or [`Phase::stop`] on.
-    pub fn is_ending(&self) -> bool {
-        self.now() >= DRAINING
-    }
-
-    fn now(&self) -> u8 {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
-const DRAINING: u8 = 1;
-const STOPPING: u8 = 2;
 
 type PipeOf<N> = <<N as Network>::Stream as Stream>::Pipe;
 
@@ -220,6 +194,8 @@ enum Timer {
     Drain,
     /// A session's time in a drain has come.
     Depart(SessionKey),
+    /// A session that came as the drain began has had time to say what it wants.
+    Farewell(SessionKey),
     /// It has had time for its last answer.
     Oust(SessionKey),
     /// Connections could not be read for want of blocks some time ago.
@@ -386,6 +362,7 @@ impl<N: Network> Worker<N> {
                 Timer::Reside(at) => self.reside_again(at),
                 Timer::Drain => self.drain_over = true,
                 Timer::Depart(key) => self.depart(key),
+                Timer::Farewell(key) => self.bid_farewell(key),
                 Timer::Oust(key) => self.oust(key),
                 Timer::Crowd => self.relieve(),
                 Timer::Lazy => self.flush_lazy(),
@@ -418,28 +395,6 @@ impl<N: Network> Worker<N> {
             self.pending.push_back(Pending::Reply(to, ticket, reply));
         }
         self.open_post();
-    }
-
-    /// Acts on a phase that has changed: closes the listeners and tells the sessions.
-    fn follow_phase(&mut self) {
-        let phase = self.setup.phase.now();
-        if phase == self.phase {
-            return;
-        }
-        let first = self.phase == 0;
-        self.phase = phase;
-        if !first || phase != DRAINING {
-            return;
-        }
-        for key in self.listeners.keys() {
-            self.listeners.remove(key);
-        }
-        self.dismiss_knocking();
-        self.wheel
-            .arm(self.now, self.setup.drain_timeout, Timer::Drain);
-        for key in self.sessions.keys() {
-            self.bid_farewell(key);
-        }
     }
 
     /// One pass over what was queued before it began; what it queues anew waits for the next turn,

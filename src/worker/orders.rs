@@ -1,5 +1,5 @@
 //! What the house asks of a worker: to list its sessions, to end one of them, to take another
-//! configuration over (`renewal`). And how sessions
+//! configuration over (`renewal`), to copy its listening sockets (`phase`). And how sessions
 //! are ended from outside, also when the server drains.
 //!
 //! ```text
@@ -20,6 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::phase::Copied;
 use super::renewal::{Leaving, Renewal, Renewed};
 use super::slot::Slot;
 use super::{Timer, Worker};
@@ -55,6 +56,8 @@ pub enum Task<N: Network = Kernel> {
     Count(Arc<Leaving>),
     /// Takes another configuration over.
     Renew(Box<Renewal<N>>),
+    /// Copies the sockets of the listeners, for a newer process of the server.
+    Copy,
 }
 
 /// Which sessions are meant: those of which everything that is given is true.
@@ -90,6 +93,8 @@ pub enum Outcome {
     Counted(Vec<usize>),
     /// What the other configuration has led to.
     Renewed(Renewed),
+    /// The copies, or why there are none.
+    Copied(std::io::Result<Vec<Copied>>),
 }
 
 /// Some of a worker's sessions.
@@ -236,6 +241,7 @@ impl<N: Network> Worker<N> {
                 Task::Kick(session) => Outcome::Kicked(self.kick(session)),
                 Task::Count(leaving) => Outcome::Counted(self.count_leaving(&leaving)),
                 Task::Renew(renewal) => Outcome::Renewed(self.renew(*renewal)),
+                Task::Copy => Outcome::Copied(self.copy_listeners()),
             };
             let answer = Answer {
                 core: self.setup.core,

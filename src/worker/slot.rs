@@ -66,6 +66,18 @@ impl Slot {
             place: None,
         }
     }
+
+    /// True for a session of somebody who has not sent a byte yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        let is_served = self.passed != [0; 2] || self.moved != [0; 2];
+        !is_served && !self.seated && self.peer.is_some() && self.own.is_none()
+    }
+
+    /// True when it has datagram sockets.
+    pub(super) fn has_sockets(&self) -> bool {
+        let own = self.own.as_ref();
+        own.is_some_and(|own| !own.sockets.is_empty())
+    }
 }
 
 /// What a session has opened for itself besides connections. A listener's datagram socket is among

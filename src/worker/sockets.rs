@@ -65,11 +65,15 @@ impl<N: Network> Worker<N> {
 
     /// Closes a listener.
     pub(super) fn drop_listener(&mut self, key: ListenerKey) {
-        if let Some(listener) = self.listeners.remove(key)
-            && let Some(timer) = listener.rest
-        {
+        let Some(mut listener) = self.listeners.remove(key) else {
+            return;
+        };
+        if let Some(timer) = listener.rest {
             self.wheel.cancel(timer);
             self.resting = self.resting.saturating_sub(1);
+        }
+        if listener.owner.is_none() {
+            self.network.forget_listener(&mut listener.socket);
         }
     }
 

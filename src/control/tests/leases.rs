@@ -11,14 +11,14 @@ const LEASE: Duration = Duration::from_secs(3 * 3600);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Two pools of two ports each, on a disk that can fail.
-struct Lender {
-    stage: Stage,
-    disk: FaultyDisk,
+pub(super) struct Lender {
+    pub(super) stage: Stage,
+    pub(super) disk: FaultyDisk,
     unix: i64,
 }
 
 impl Lender {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::on(FaultyDisk::default(), 1_700_000_000)
     }
 
@@ -49,7 +49,7 @@ impl Lender {
         Self::on(copy, unix)
     }
 
-    fn step(&mut self, mut requests: Vec<Request>) {
+    pub(super) fn step(&mut self, mut requests: Vec<Request>) {
         let Stage { control, now, .. } = &mut self.stage;
         control.step(&mut requests, *now, self.unix);
     }
@@ -60,7 +60,7 @@ impl Lender {
         self.step(Vec::new());
     }
 
-    fn read(&mut self, core: usize) -> Vec<(u32, Reply)> {
+    pub(super) fn read(&mut self, core: usize) -> Vec<(u32, Reply)> {
         let letters = self.stage.read(core, 64);
         let told = letters.into_iter();
         told.map(|(_, ticket, reply)| (ticket, reply)).collect()
@@ -75,7 +75,7 @@ impl Lender {
     }
 }
 
-fn lease(pool: &'static str, owner: &[u8]) -> Command {
+pub(super) fn lease(pool: &'static str, owner: &[u8]) -> Command {
     Command::Lease {
         pool,
         owner: owner.into(),
@@ -91,7 +91,7 @@ fn leave(owner: &[u8], epoch: u64) -> Command {
     }
 }
 
-fn leased(port: u16, epoch: u64, renewed: bool) -> Reply {
+pub(super) fn leased(port: u16, epoch: u64, renewed: bool) -> Reply {
     Reply::Leased(Lease {
         port,
         epoch,
@@ -415,7 +415,7 @@ fn cost_of_a_lease() {
 }
 
 /// Has an operator ask, in a round with these other requests.
-fn operate(lender: &mut Lender, query: Query, mut with: Vec<Request>) -> Vec<Answer> {
+pub(super) fn operate(lender: &mut Lender, query: Query, mut with: Vec<Request>) -> Vec<Answer> {
     let (told, heard) = crossbeam_channel::unbounded();
     let errand = Errand {
         query,

@@ -5,6 +5,7 @@ mod cost;
 mod failing;
 mod folding;
 mod leases;
+mod lending;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
