@@ -15,9 +15,10 @@
 //!
 //! ```text
 //!   main: arguments, configuration, boot, waits           log: lines to stderr
-//!   signals: SIGTERM, SIGINT, SIGHUP, SIGUSR1              ^ bounded channel, from all threads
+//!   signals: SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2     ^ bounded channel, from all threads
 //!   access log: records to a file, where there is one      ^ bounded queue, from all workers
 //!   watchdog: looks whether all loops go round, if systemd has one
+//!   handover: starts a newer process when it is asked to, and gives it the sockets and the store
 //!   admin: HTTP on a poll of its own; orders to workers, errands to control, wishes to reload, all
 //!      │      answered by bell
 //!   reload: holds the configuration in force, and puts another in its place: one order to each worker
@@ -49,12 +50,14 @@
 //! | [`net::Door`], one for each role and one for all | all workers | a count and a rate for each source address that is bounded; told there |
 //! | [`net::Load`] | all workers; read by the admin thread | two sums; new work is given up in steps |
 //! | [`reactor::Pulse`] | beaten by workers and control, read by the watchdog | one for each loop |
-//! | [`worker::Phase`] | signals and the admin thread to workers | three values |
-//! | [`worker::Order`], and its answer | the admin thread and the reloader to one worker, and back | 256 in the box, 1,024 answers; the operator is told that a part is missing |
+//! | [`worker::Phase`] | signals, the admin thread and the handover to workers | three values, and whether a newer process has the sockets |
+//! | [`worker::Order`], and its answer | the admin thread, the reloader and the handover to one worker, and back | 256 in the box, 1,024 answers; the operator is told that a part is missing |
 //! | [`admin::Wish`], and its answer | the admin thread to the reloader, and back; signals, without one | 128; the operator is told that too many wait. Reloads among them are done by one |
 //! | [`session::Current`], what a service holds for its seats | set by the reloader, read by workers at a [`worker::Renewal`] and by the tunnel's sessions | one value; the former one lives as long as a session has it |
 //! | [`admin::Panel`] | written by the reloader, read by the admin thread | one value |
-//! | [`control::Errand`], and its answer | the admin thread to control, and back | as a question; 1,024 answers |
+//! | [`control::Errand`], and its answer | the admin thread and the handover to control, and back | as a question; 1,024 answers |
+//! | [`admin::Reception`], the admin address's listeners | the handover to the admin thread | those of the configuration |
+//! | a request for a handover | signals to the handover | one; another is told that it is under way |
 //! | [`stats::Counters`] | each written by its worker, read by the admin thread and at the end | one set per core |
 //! | log lines | all to the log thread | 4,096; counted as lost |
 //! | records of sessions ([`worker::AccessQueue`]) | all workers to the access log's writer | 4,096 and 1 MiB; counted as lost |
@@ -142,6 +145,8 @@
 //! * Another configuration is in force whole or not at all: what can fail, the reading and the binding,
 //!   is done before anything changes, and each worker takes it over in one turn ([`worker::Renewal`]).
 //!   What it does not name is not touched; nothing of a former one is kept when no session has it.
+//! * Of two processes of a server one writes to the store: the newer one changes nothing before the older one
+//!   has given it up for good, and no update is acknowledged in between ([`control::Files`]).
 //! * A worker never ends because of a peer. A panic in a session ends that session alone; the panic
 //!   of a whole thread stops the server, so that its supervisor starts it anew.
 //! * Secrets and payload never reach the log ([`config::Secret`] prints as `(secret)`).

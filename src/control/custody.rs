@@ -47,8 +47,11 @@ pub(super) struct Custody {
     /// Whose leases wait. A session that has ended is not among them, and gets none.
     leasing: HashSet<Handle>,
     /// What is to be done at the end of this round, and who is told. One at a time is asked for.
-    wish: Option<(Files, Box<dyn FnOnce(Answer) + Send>)>,
+    wish: Option<(Files, Answering)>,
 }
+
+/// Takes the answer to an errand.
+type Answering = Box<dyn FnOnce(Answer) + Send>;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
@@ -78,7 +81,7 @@ impl Custody {
     }
 
     /// Notes what is to be done at the end of the round.
-    pub(super) fn note(&mut self, files: Files, answer: Box<dyn FnOnce(Answer) + Send>) {
+    pub(super) fn note(&mut self, files: Files, answer: Answering) {
         self.wish = Some((files, answer));
     }
 

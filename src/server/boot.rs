@@ -3,14 +3,14 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 
 use super::access::Access;
 use super::budget::{Budget, Needs};
-use super::desk::{Desk, control_loop, worker_loop};
+use super::desk::{Desk, begin_control, control_loop, start_control, worker_loop};
 use super::handover::{Asker, Giver, Holdings, Program, Taking};
 use super::listeners::{self, Bound};
 use super::operations::{Operations, Site};
@@ -24,7 +24,7 @@ use super::{Plan, Source, StartError};
 use crate::admin::{Admin, Panel, Shown};
 use crate::config::Core;
 use crate::control::resolver::{Names, Resolver};
-use crate::control::{Control, Letter, Request, unix_now};
+use crate::control::{Control, Letter, Request};
 use crate::net::SocketOptions;
 use crate::reactor::{Address, Pulse};
 use crate::session::{Ground, Listen, Service};
@@ -177,11 +177,7 @@ fn listens(plan: &Plan) -> Vec<Vec<Listen>> {
 }
 
 fn open(plan: Plan, origin: Origin<'_>, source: Option<Source>) -> Result<Running, StartError> {
-    let Origin {
-        passed,
-        supervisor,
-        taking,
-    } = origin;
+    let taking = origin.taking;
     let listens = listens(&plan);
     let roles: Vec<_> = plan.roles.iter().filter(|role| role.is_on()).collect();
     if roles.is_empty() {
@@ -193,7 +189,7 @@ fn open(plan: Plan, origin: Origin<'_>, source: Option<Source>) -> Result<Runnin
         workers,
         listeners: listens.iter().map(Vec::len).sum(),
         admin: Operations::needs(&plan.core.admin),
-        is_kept: supervisor.is_there(),
+        is_kept: origin.supervisor.is_there(),
     })?;
     let pools: Vec<_> = roles.iter().flat_map(|role| role.pools()).collect();
     let store = || open_store(&plan, !pools.is_empty());
@@ -205,24 +201,16 @@ fn open(plan: Plan, origin: Origin<'_>, source: Option<Source>) -> Result<Runnin
         user_timeout: limits.user_timeout,
         keepalive: KEEPALIVE,
     };
-    let bound = listeners::bind_all(&listens, workers, options, &passed)?;
-    let operations = Operations::bind(&plan.core.admin, &passed)?;
-    passed.close_rest(&supervisor);
-    listeners::keep(&bound, workers, &supervisor);
-    let supervisor = Arc::new(supervisor);
+    let (bound, operations) = listen(&plan, &listens, workers, options, &origin)?;
+    let supervisor = Arc::new(origin.supervisor);
     if let Some(taking) = taking {
         taking.await_store()?;
     }
     let store = early.map_or_else(store, Ok)?;
     let (memory, names) = (store.memory(), resolver.names());
     let house = budget.house(&plan.core);
-    let told = operations.listens();
-    let listens: Vec<_> = bound
-        .iter()
-        .map(Bound::listen)
-        .chain(told)
-        .cloned()
-        .collect();
+    let own = bound.iter().map(Bound::listen).chain(operations.listens());
+    let listens: Vec<_> = own.cloned().collect();
     let ground = Ground {
         memory: memory.clone(),
         names: names.clone(),
@@ -237,14 +225,7 @@ fn open(plan: Plan, origin: Origin<'_>, source: Option<Source>) -> Result<Runnin
     let records = memory.records();
     let cast = Cast::of(&plan, services.clone(), &bound)?;
 
-    let control = |addresses| {
-        let control = Control::new(store, resolver, addresses);
-        let control = control.lending(pools, Instant::now(), unix_now());
-        match taking {
-            Some(_) => control.waiting(),
-            None => control,
-        }
-    };
+    let control = begin_control(store, resolver, pools, taking.is_some());
     let mut crew = Crew::start(&plan.core, workers, cast, &bound, options, &house, control)?;
     let most = house.quota.most();
     crew.watch_over(&supervisor)?;
@@ -262,6 +243,24 @@ fn open(plan: Plan, origin: Origin<'_>, source: Option<Source>) -> Result<Runnin
         status,
     };
     premises.occupy(crew, operations, source)
+}
+
+/// Listens at every address, and has the service manager keep the sockets.
+fn listen(
+    plan: &Plan,
+    listens: &[Vec<Listen>],
+    workers: usize,
+    options: SocketOptions,
+    origin: &Origin<'_>,
+) -> Result<(Vec<Bound>, Operations), StartError> {
+    let Origin {
+        passed, supervisor, ..
+    } = origin;
+    let bound = listeners::bind_all(listens, workers, options, passed)?;
+    let operations = Operations::bind(&plan.core.admin, passed)?;
+    passed.close_rest(supervisor);
+    listeners::keep(&bound, workers, supervisor);
+    Ok((bound, operations))
 }
 
 /// What is open when the workers are at work.
@@ -542,13 +541,6 @@ impl Cast {
         }
         Ok(cast)
     }
-}
-
-fn start_control(control: Control, asked: Receiver<Request>) -> Result<JoinHandle<()>, StartError> {
-    thread::Builder::new()
-        .name("control".into())
-        .spawn(move || control.run(asked))
-        .map_err(|error| StartError::System("start the control thread", error))
 }
 
 /// What the sessions of a service are called that come by no listener: as its protocol, where one of its

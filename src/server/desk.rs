@@ -1,16 +1,22 @@
-//! A worker's place before its thread is there: its poll and its boxes. And the loops that a watchdog
-//! looks at.
+//! A worker's place before its thread is there: its poll and its boxes. The control thread's beginning, and
+//! the loops that a watchdog looks at.
 
 use std::io;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 
+use super::StartError;
 use super::watchdog::Loop;
-use crate::control::{Control, Letter, Request};
+use crate::control::leases::Pool;
+use crate::control::resolver::Resolver;
+use crate::control::{Asker, Control, Letter, Request, unix_now};
 use crate::net::{self, Kernel, Poller, SocketOptions};
 use crate::reactor::{self, Address, Bell, Mailbox, Pulse, mailbox};
 use crate::session::Post;
+use crate::store::Store;
 use crate::worker::Order;
 
 /// A worker's poll and mailbox, made before the threads so that they know each other.
@@ -68,6 +74,35 @@ pub(super) fn control_loop(control: &Control, questions: Sender<Request>) -> Loo
             }
         }),
     }
+}
+
+/// The control thread's state, once the workers' boxes are there; `waits` for an older process to give the
+/// store up.
+pub(super) fn begin_control(
+    store: Store,
+    resolver: Resolver<Asker>,
+    pools: Vec<Pool>,
+    waits: bool,
+) -> impl FnOnce(Vec<Address<Letter>>) -> Control {
+    move |addresses| {
+        let control = Control::new(store, resolver, addresses);
+        let control = control.lending(pools, Instant::now(), unix_now());
+        match waits {
+            true => control.waiting(),
+            false => control,
+        }
+    }
+}
+
+/// Starts it.
+pub(super) fn start_control(
+    control: Control,
+    asked: Receiver<Request>,
+) -> Result<JoinHandle<()>, StartError> {
+    thread::Builder::new()
+        .name("control".into())
+        .spawn(move || control.run(asked))
+        .map_err(|error| StartError::System("start the control thread", error))
 }
 
 /// Letters that may wait for a worker, from control and from other workers alike; the sender keeps

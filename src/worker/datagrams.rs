@@ -212,7 +212,12 @@ impl<N: Network> Worker<N> {
 
     /// Opens a socket that a session has asked for by [`Action::Bind`].
     pub(super) fn bind_socket(&mut self, session: SessionKey, key: SocketKey, at: SocketAddr) {
-        match self.network.bind(at) {
+        let bound = match self.phase {
+            // A port on loan is to be closed by now, as for listeners; any other may be had.
+            DRAINING.. if at.port() != 0 => Err(io::ErrorKind::ConnectionAborted.into()),
+            _ => self.network.bind(at),
+        };
+        match bound {
             Ok((socket, address)) => self.open_socket(session, key, socket, Some(address)),
             Err(error) => self.fail_socket(session, key, error.kind()),
         }

@@ -4,7 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use super::{Pending, Timer, Worker};
+use super::{DRAINING, Pending, Timer, Worker};
 use crate::net::{Conn, ConnKey, Listener, ListenerKey, Network, Ready, Sharing, Stream};
 use crate::reactor::SessionKey;
 use crate::session::Event;
@@ -19,7 +19,11 @@ impl<N: Network> Worker<N> {
         tag: u32,
         sharing: Sharing,
     ) {
-        let opened = self.network.listen(at, sharing);
+        let opened = match self.phase {
+            // It would outlast the closing of all others, and keep a newer process from the port.
+            DRAINING.. => Err(io::ErrorKind::ConnectionAborted.into()),
+            _ => self.network.listen(at, sharing),
+        };
         let opened = opened.and_then(|(socket, _)| self.adopt_listener(session, socket));
         self.pending.push_back(match opened {
             Ok(key) => Pending::Listening(session, tag, key),

@@ -24,6 +24,7 @@ mod crash;
 mod damage;
 mod exhaustion;
 mod gateway;
+mod handover;
 mod hostile;
 mod installed;
 mod limits;

@@ -143,6 +143,13 @@ pub fn signal(process: u32, name: &str) {
     assert!(status.success(), "{command}");
 }
 
+/// Whether there is such a process, and it has not ended.
+pub fn is_running(process: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
+    // Behind the name in parentheses stands the state; nobody may have asked yet how it ended.
+    stat.is_ok_and(|stat| !stat.rsplit(") ").next().unwrap().starts_with('Z'))
+}
+
 /// Changes a resource limit of a running process, e.g. `--fsize=unlimited`.
 pub fn set_limit(process: u32, limit: &str) {
     let process = process.to_string();

@@ -26,6 +26,7 @@ pub struct Setup {
     tables: String,
     flags: Vec<String>,
     wrapper: Vec<String>,
+    program: Option<PathBuf>,
     environment: Vec<(String, String)>,
     listen: Option<SocketAddr>,
     folder: Option<Arc<Folder>>,
@@ -92,6 +93,12 @@ impl Setup {
         self
     }
 
+    /// Another file than the program under test.
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_owned());
+        self
+    }
+
     /// Passes two descriptors as a service manager does, with names that a colon separates.
     pub fn passed(mut self, names: &str, descriptors: [Arc<OwnedFd>; 2]) -> Self {
         // As its own stdin and stdout they reach the shell, which puts them where they belong.
@@ -126,7 +133,8 @@ impl Setup {
     fn command(&self, folder: &Folder, data: &Path) -> Command {
         let file = folder.write("towpath.toml", self.toml(data));
         let mut words = self.wrapper.clone();
-        words.push(TOWPATH.into());
+        let program = self.program.as_ref().map(|path| path.to_str().unwrap());
+        words.push(program.unwrap_or(TOWPATH).into());
         let mut command = Command::new(&words[0]);
         command
             .args(&words[1..])
@@ -294,6 +302,34 @@ impl Server {
         code
     }
 
+    /// Has it hand over to a newer process, and waits until that serves; which. The next one is asked in
+    /// the place of one that has done so.
+    pub fn hand_over(&self) -> u32 {
+        let done = self.heirs().len();
+        kernel::signal(self.heirs().pop().unwrap_or(self.process()), "USR2");
+        until("a newer process serves", || self.heirs().len() > done);
+        self.heirs()[done]
+    }
+
+    /// The processes that have been handed to, by the log.
+    pub fn heirs(&self) -> Vec<u32> {
+        let log = self.log();
+        let told = log.split("handover: process ").skip(1);
+        told.map(|rest| rest.split(' ').next().unwrap().parse().unwrap())
+            .collect()
+    }
+
+    /// Asks the newest process to stop, and waits until it is gone. All others must have ended.
+    pub fn stop_heir(self) {
+        let heir = self.heirs().pop().unwrap();
+        kernel::signal(heir, "TERM");
+        until("the newer process ends", || !kernel::is_running(heir));
+        let log = self.log.text();
+        let ended = log.matches("stopped: accepted=").count();
+        assert_eq!(ended, self.heirs().len() + 1, "{log}");
+        assert!(!log.contains("panicked"), "{log}");
+    }
+
     /// Asks it to stop and fails unless it ends well.
     pub fn stop(mut self) {
         self.signal("TERM");
@@ -389,6 +425,11 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for heir in self.heirs() {
+            if kernel::is_running(heir) {
+                kernel::signal(heir, "KILL");
+            }
+        }
         if std::thread::panicking() {
             eprintln!("--- the server's log\n{}---", self.log.text());
         }

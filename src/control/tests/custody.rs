@@ -77,10 +77,7 @@ fn what_has_waited_is_refused_when_the_newer_process_keeps_them() {
     lender.step(vec![ask(a, 3, set(b"a", b"1"))]);
     let told = lender.read(0);
     assert_eq!((&told[0], &told[2]), (&(1, REFUSED), &(3, REFUSED)));
-    assert!(matches!(
-        told[1],
-        (2, Reply::NoPort(NoPort::NotStored(_)))
-    ));
+    assert!(matches!(told[1], (2, Reply::NoPort(NoPort::NotStored(_)))));
     // There is no way back, and nothing is written behind the newer one's back.
     assert!(files(&mut lender, Files::Open, Vec::new()).is_err());
     let newer = Store::open_on(Box::new(lender.disk.clone()), LIMITS).unwrap();
