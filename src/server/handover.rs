@@ -12,6 +12,7 @@
 //!   yours ──────────────────────────────────────> opens the store, starts its workers, accepts;
 //!                                                 updates and leases wait there, too
 //!     <─────────────────────────────── serving ──
+//!   closes its listeners, on all cores;
 //!   refuses what has waited, MAINPID=, drains
 //!   main ───────────────────────────────────────> what has waited is done, READY=1
 //!   finishes what is open, exits with 0
@@ -21,7 +22,8 @@
 //!                  and one line in the log says why
 //! ```
 //!
-//! The older process accepts until it drains, so nobody is refused. The newer one changes nothing in the
+//! The older process accepts until the newer one does, so nobody is refused; for a moment both do. Who is
+//! let in by the older one in that moment is served, but for updates and leases. The newer one changes nothing in the
 //! store before `main`, so the older one finds it as it was when it has to go on: what is acknowledged is
 //! acknowledged once, by whoever has the store. From `serving` on there is no way back. A newer process
 //! that finds the older one gone from then on takes it as told `main`.

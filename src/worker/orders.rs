@@ -58,6 +58,8 @@ pub enum Task<N: Network = Kernel> {
     Renew(Box<Renewal<N>>),
     /// Copies the sockets of the listeners, for a newer process of the server.
     Copy,
+    /// Closes all listeners, as a drain does: the newer process has them, and the drain is next.
+    Close,
 }
 
 /// Which sessions are meant: those of which everything that is given is true.
@@ -95,6 +97,8 @@ pub enum Outcome {
     Renewed(Renewed),
     /// The copies, or why there are none.
     Copied(std::io::Result<Vec<Copied>>),
+    /// The listeners are closed.
+    Closed,
 }
 
 /// Some of a worker's sessions.
@@ -242,6 +246,10 @@ impl<N: Network> Worker<N> {
                 Task::Count(leaving) => Outcome::Counted(self.count_leaving(&leaving)),
                 Task::Renew(renewal) => Outcome::Renewed(self.renew(*renewal)),
                 Task::Copy => Outcome::Copied(self.copy_listeners()),
+                Task::Close => {
+                    self.close_listeners();
+                    Outcome::Closed
+                }
             };
             let answer = Answer {
                 core: self.setup.core,

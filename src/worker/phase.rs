@@ -4,7 +4,8 @@
 //! ```text
 //!   serving ── drain: listeners close, sessions are told ──> draining ── all have ended ──> done
 //!      │                                                        │
-//!      └── copies of the listeners for a newer process          └── stop: at once
+//!      ├── copies of the listeners for a newer process          └── stop: at once
+//!      └── listeners close already, as that serves
 //! ```
 //!
 //! Where a newer process takes whoever comes, nobody may notice that there are two:
@@ -13,8 +14,9 @@
 //!   poll is told to forget it. Else every client of the newer process would wake this one.
 //! * Whoever was let in a moment ago and has not said what it wants is served as it would have been
 //!   there: it is told of the drain when the handshake's time is over, and not before.
-//! * The ports that sessions listen on are closed before any of their clients is told to go: the newer
-//!   process is asked for the same port next, and binds it.
+//! * All cores have closed their listeners before any tells a client to go, which might come to another core
+//!   of this process else. Closed are those of sessions, too: the newer process is asked for the same port
+//!   next, and binds it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,7 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use super::{Timer, Worker};
-use crate::net::{ListenerKey, Network};
+use crate::net::Network;
 use crate::reactor::SessionKey;
 
 /// What the server is doing, told to the workers by a flag and their bells.
@@ -111,9 +113,7 @@ impl<N: Network> Worker<N> {
         if !first || phase != DRAINING {
             return;
         }
-        for key in self.listeners.keys() {
-            self.close_for_good(key);
-        }
+        self.close_listeners();
         let has_heir = self.setup.phase.has_heir();
         if !has_heir {
             self.dismiss_knocking();
@@ -142,12 +142,11 @@ impl<N: Network> Worker<N> {
         self.wheel.arm(self.now, within, Timer::Farewell(key));
     }
 
-    /// Closes a listener that others may have a copy of.
-    fn close_for_good(&mut self, key: ListenerKey) {
-        if let Some(mut listener) = self.listeners.remove(key)
-            && listener.owner.is_none()
-        {
-            self.network.forget_listener(&mut listener.socket);
+    /// Closes all listeners, those of sessions among them.
+    pub(super) fn close_listeners(&mut self) {
+        for key in self.listeners.keys() {
+            // A session that closes its own later finds that it is gone.
+            self.drop_listener(key);
         }
     }
 }

@@ -324,9 +324,12 @@ impl Server {
         let heir = self.heirs().pop().unwrap();
         kernel::signal(heir, "TERM");
         until("the newer process ends", || !kernel::is_running(heir));
-        let log = self.log.text();
-        let ended = log.matches("stopped: accepted=").count();
-        assert_eq!(ended, self.heirs().len() + 1, "{log}");
+        // Its last lines may still lie in the pipe.
+        until("all have ended in order", || {
+            let ended = self.log().matches("stopped: accepted=").count();
+            ended == self.heirs().len() + 1
+        });
+        let log = self.log();
         assert!(!log.contains("panicked"), "{log}");
     }
 

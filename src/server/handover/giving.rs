@@ -193,17 +193,21 @@ impl Holdings {
         self.resign(heir)
     }
 
-    /// From here on the newer process serves.
+    /// From here on the newer process serves, and alone accepts before any client here is told to go.
     fn resign(&self, heir: Heir) -> Result<u32, String> {
         let process = heir.child.id();
+        if let Some(reception) = &self.reception {
+            reception.close();
+        }
+        if let Err(why) = self.ask_workers(|| Task::Close) {
+            // What is late closes with the drain, and the newer process has clients already.
+            log::warn!("handover: some listeners are closed late: {why}");
+        }
         if let Err(why) = self.ask_control(Files::Leave) {
             // It writes nothing meanwhile, so the newer process is not kept from beginning.
             log::warn!("handover: what has waited is not refused yet: {why}");
         }
         self.supervisor.resign(process);
-        if let Some(reception) = &self.reception {
-            reception.close();
-        }
         self.stopper.hand_over();
         if let Err(error) = heir.channel.say(MAIN) {
             log::error!("handover: process {process} was serving and is gone: {error}");
@@ -214,9 +218,13 @@ impl Holdings {
 
     /// A copy of every listening socket, with the name that it has for the newer process.
     fn copies(&self) -> Result<Vec<(String, OwnedFd)>, String> {
+        let failed = |error: io::Error| format!("cannot copy a socket: {error}");
         let mut sockets = Vec::new();
-        for (core, copies) in self.ask_workers()?.into_iter().enumerate() {
-            for Copied { name, socket } in copies {
+        for (core, outcome) in self.ask_workers(|| Task::Copy)?.into_iter().enumerate() {
+            let Outcome::Copied(copies) = outcome else {
+                continue;
+            };
+            for Copied { name, socket } in copies.map_err(failed)? {
                 let label = name_of(&name);
                 let numbered = format!("{label}-{core}");
                 // What is in the store of a service manager stays there under its name; what is not,
@@ -228,9 +236,8 @@ impl Holdings {
                 sockets.push((name, socket));
             }
         }
-        let admin = self.reception.iter().map(|reception| reception.copies());
-        for copies in admin {
-            let copies = copies.map_err(|error| format!("cannot copy a socket: {error}"))?;
+        if let Some(reception) = &self.reception {
+            let copies = reception.copies().map_err(failed)?;
             let named = |socket| (ADMIN.to_owned(), socket);
             sockets.extend(copies.into_iter().map(named));
         }
@@ -240,39 +247,33 @@ impl Holdings {
         }
     }
 
-    /// Has every worker copy its sockets; in the order of the cores.
-    fn ask_workers(&self) -> Result<Vec<Vec<Copied>>, String> {
+    /// Has every worker do something; what came of it, in the order of the cores.
+    fn ask_workers(&self, task: impl Fn() -> Task) -> Result<Vec<Outcome>, String> {
         let (ring, rung) = bounded(1);
         let (answering, mut answers) = mailbox(self.workers.len().max(1), Arc::new(Ring(ring)));
         for worker in &self.workers {
             let order = Order {
                 ticket: 0,
-                task: Task::Copy,
+                task: task(),
                 answer: answering.clone(),
             };
             if worker.post(order).is_err() {
                 return Err("a worker has too many orders".to_owned());
             }
         }
-        let mut copies: Vec<Option<_>> = self.workers.iter().map(|_| None).collect();
+        let mut outcomes: Vec<Option<Outcome>> = self.workers.iter().map(|_| None).collect();
         let until = Instant::now() + ANSWER;
-        while copies.iter().any(Option::is_none) {
+        while outcomes.iter().any(Option::is_none) {
             if Instant::now() >= until || self.stopper.is_ending() {
                 return Err("a worker does not answer".to_owned());
             }
             // Whether one has or not, it is looked at what there is.
             let _ = rung.recv_timeout(LOOK);
-            let mut failure = None;
-            answers.open(self.workers.len(), |answer| match answer.outcome {
-                Outcome::Copied(Ok(own)) => copies[usize::from(answer.core)] = Some(own),
-                Outcome::Copied(Err(error)) => failure = Some(error),
-                _ => {}
+            answers.open(self.workers.len(), |answer| {
+                outcomes[usize::from(answer.core)] = Some(answer.outcome);
             });
-            if let Some(error) = failure {
-                return Err(format!("cannot copy a socket: {error}"));
-            }
         }
-        Ok(copies.into_iter().flatten().collect())
+        Ok(outcomes.into_iter().flatten().collect())
     }
 
     fn ask_control(&self, files: Files) -> Result<(), String> {
