@@ -16,7 +16,7 @@
 //!   there: it is told of the drain when the handshake's time is over, and not before.
 //! * All cores have closed their listeners before any tells a client to go, which might come to another core
 //!   of this process else. Closed are those of sessions, too: the newer process is asked for the same port
-//!   next, and binds it.
+//!   next, and binds it. Whoever has such a port is told at once, and not at some time of `drain_spread`.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -123,8 +123,9 @@ impl<N: Network> Worker<N> {
         for key in self.sessions.keys() {
             match self.sessions.get(key) {
                 Some(slot) if has_heir && slot.is_fresh() => self.be_patient(key),
-                // The port of datagrams is bound by the newer process as soon as it is asked for it.
-                Some(slot) if has_heir && slot.has_sockets() => self.tell_stopping(key),
+                // The newer process binds their ports when it is asked for them: the sooner, the less are
+                // they closed to visitors.
+                Some(slot) if has_heir && slot.has_ports() => self.tell_stopping(key),
                 _ => self.bid_farewell(key),
             }
         }

@@ -73,10 +73,10 @@ impl Slot {
         !is_served && !self.seated && self.peer.is_some() && self.own.is_none()
     }
 
-    /// True when it has datagram sockets.
-    pub(super) fn has_sockets(&self) -> bool {
+    /// True when it may have a port on loan, or has a datagram socket.
+    pub(super) fn has_ports(&self) -> bool {
         let own = self.own.as_ref();
-        own.is_some_and(|own| !own.sockets.is_empty())
+        self.leases || own.is_some_and(|own| !own.sockets.is_empty())
     }
 }
 

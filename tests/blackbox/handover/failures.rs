@@ -121,10 +121,13 @@ fn a_configuration_with_a_mistake_changes_nothing() {
 fn a_process_that_fails_with_the_store_in_its_hands_gives_it_back() {
     let mut one = Replaceable::start(&Setup::new());
     one.server.store(b"kept", b"s", b"before");
-    // Everything is right but the place of the store.
-    let script = format!("exec {TOWPATH} \"$@\" --data-dir=/dev/null/nowhere");
-    one.replace(&script);
-    one.expect_failure("the new process exited with 1");
+    // Everything is right but the place of the store; or, when that is open, of the access log.
+    for flag in ["--data-dir", "--access-log"] {
+        one.replace(&format!("exec {TOWPATH} \"$@\" {flag}=/dev/null/nowhere"));
+        one.expect_failure("the new process exited with 1");
+        let log = one.server.log();
+        assert!(log.contains("/dev/null/nowhere"), "{log}");
+    }
     let kept = one.server.stored(b"kept", b"s");
     assert_eq!(kept.as_deref(), Some(&b"before"[..]));
     one.restore();

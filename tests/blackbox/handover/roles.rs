@@ -48,7 +48,9 @@ fn a_client_of_the_tunnel_has_its_ports_again_while_its_visitors_go_on() {
 
 #[test]
 fn a_node_has_its_port_again() {
-    let mut proxy = Node::new(4).workers(2).start();
+    // Nobody who has a port is left to wait, however slowly the others are told to go.
+    let plan = Node::new(4).workers(2).limit("drain_timeout = \"5m\"");
+    let mut proxy = plan.limit("drain_spread = \"4m\"").start();
     let (mut node, public) = proxy.registered(1);
     proxy.server.hand_over();
     node.expect_closed();

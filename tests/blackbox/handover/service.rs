@@ -79,6 +79,30 @@ fn nobody_is_refused_and_what_is_open_goes_on_where_it_is() {
 }
 
 #[test]
+fn a_proxy_that_has_not_said_for_whom_it_comes_may_still_do_so() {
+    let backend = Backend::echo();
+    let mut server = patient(&backend)
+        .agent("accept_proxy = ['127.0.0.1']")
+        .start();
+    let mut peers: Vec<Peer> = (0..4).map(|_| server.connect()).collect();
+    let line = b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n";
+    for peer in &mut peers {
+        peer.send(&line[..9]).settle();
+    }
+    let heir = server.hand_over();
+    for mut peer in peers {
+        peer.send(&line[9..]);
+        peer.send(Dialect::Stock.traffic(b"svc", b"x", b""));
+        peer.expect(Dialect::Stock.greeting());
+        peer.send(b"late").expect(b"late");
+        peer.finish().expect_end();
+    }
+    assert_eq!(server.ended(), Some(0), "{}", server.log());
+    assert!(kernel::is_running(heir));
+    server.stop_heir();
+}
+
+#[test]
 fn updates_are_there_afterwards_and_go_on() {
     let folder = Arc::new(Folder::new());
     let mut server = Setup::new().top("workers = 2").folder(&folder).start();
