@@ -122,9 +122,9 @@ fn a_process_that_fails_with_the_store_in_its_hands_gives_it_back() {
     let mut one = Replaceable::start(&Setup::new());
     one.server.store(b"kept", b"s", b"before");
     // Everything is right but the place of the store; or, when that is open, of the access log.
-    for flag in ["--data-dir", "--access-log"] {
+    for (flag, code) in [("--data-dir", 1), ("--access-log", 78)] {
         one.replace(&format!("exec {TOWPATH} \"$@\" {flag}=/dev/null/nowhere"));
-        one.expect_failure("the new process exited with 1");
+        one.expect_failure(&format!("the new process exited with {code}"));
         let log = one.server.log();
         assert!(log.contains("/dev/null/nowhere"), "{log}");
     }
