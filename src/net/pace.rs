@@ -32,14 +32,8 @@ use crate::reactor::TimerKey;
 /// Bytes by the second, for all who share it.
 #[derive(Debug)]
 pub struct Bucket {
-    /// Bytes a second; never 0.
-    rate: u64,
-    /// How far ahead bytes may be lent.
-    burst: Duration,
-    /// What is lent at a time.
-    portion: usize,
-    /// What a full bucket lends at once.
-    most: usize,
+    /// Bytes a second; never 0. It may change while bytes are lent: what has its price keeps it.
+    rate: AtomicU64,
     epoch: Instant,
     /// Nanoseconds from the epoch to the time at which all that was lent is paid for.
     paid: AtomicU64,
@@ -48,22 +42,32 @@ pub struct Bucket {
 impl Bucket {
     /// A full bucket that gives so many bytes a second, 1 at the least.
     pub fn new(rate: u64, epoch: Instant) -> Self {
-        let rate = rate.max(1);
-        let portion = usize::try_from(rate / PORTIONS).unwrap_or(usize::MAX);
-        let portion = portion.clamp(BLOCK, LARGEST_PORTION);
-        let mut bucket = Self {
-            rate,
-            burst: BURST,
-            portion,
-            most: portion,
+        Self {
+            rate: AtomicU64::new(rate.max(1)),
             epoch,
             paid: AtomicU64::new(0),
-        };
-        match usize::try_from(rate / BURSTS).unwrap_or(usize::MAX) {
-            most if most > portion => bucket.most = most,
-            _ => bucket.burst = Duration::from_nanos(bucket.price(portion)),
         }
-        bucket
+    }
+
+    fn rate(&self) -> u64 {
+        self.rate.load(Ordering::Relaxed)
+    }
+
+    /// What is lent at a time.
+    fn portion(&self) -> usize {
+        let portion = usize::try_from(self.rate() / PORTIONS).unwrap_or(usize::MAX);
+        portion.clamp(BLOCK, LARGEST_PORTION)
+    }
+
+    /// What a full bucket lends at once.
+    fn most(&self) -> usize {
+        let most = usize::try_from(self.rate() / BURSTS).unwrap_or(usize::MAX);
+        most.max(self.portion())
+    }
+
+    /// How far ahead bytes may be lent: a narrow bucket's one portion takes longer than the usual burst.
+    fn burst(&self) -> Duration {
+        BURST.max(Duration::from_nanos(self.price(self.portion())))
     }
 
     /// Lends some bytes; from when on they may be used.
@@ -73,7 +77,7 @@ impl Bucket {
         let order = Ordering::Relaxed;
         let before = self.paid.fetch_update(order, order, add).unwrap_or(now);
         let paid = Duration::from_nanos(before.max(now).saturating_add(price));
-        self.epoch + paid.saturating_sub(self.burst)
+        self.epoch + paid.saturating_sub(self.burst())
     }
 
     /// Takes bytes back that were not used.
@@ -92,7 +96,7 @@ impl Bucket {
 
     /// How long so many bytes take, in nanoseconds.
     fn price(&self, bytes: usize) -> u64 {
-        let nanos = (bytes as u128 * 1_000_000_000).div_ceil(u128::from(self.rate));
+        let nanos = (bytes as u128 * 1_000_000_000).div_ceil(u128::from(self.rate()));
         u64::try_from(nanos).unwrap_or(u64::MAX)
     }
 
@@ -114,11 +118,21 @@ impl Throttle {
         (rate > 0).then(|| Self::since(rate, Instant::now()))
     }
 
-    /// The same; a former one of that very rate is kept, so that what it has lent counts.
+    /// The same; a former one is kept and has that rate from now on, also for those whom it limits
+    /// already. With no limit it lets them go as fast as they can.
     pub fn kept(former: Option<&Arc<Self>>, rate: u64) -> Option<Arc<Self>> {
-        match former.filter(|former| former.ways[0].rate == rate) {
-            Some(former) => Some(Arc::clone(former)),
-            None => Self::of(rate),
+        let Some(former) = former else {
+            return Self::of(rate);
+        };
+        former.set(rate);
+        (rate > 0).then(|| Arc::clone(former))
+    }
+
+    /// Another rate from now on; 0 is no limit.
+    fn set(&self, rate: u64) {
+        let rate = if rate > 0 { rate } else { NO_LIMIT };
+        for way in &self.ways {
+            way.rate.store(rate, Ordering::Relaxed);
         }
     }
 
@@ -159,8 +173,8 @@ impl Pace {
         if self.lent == 0 {
             // A wide bucket's turns come seldom beside a narrow one's: what is taken at one of them must
             // last until the next. What the narrow one has no room for, nobody would get at once.
-            let portion = self.buckets().map(|bucket| bucket.portion).max();
-            let most = self.buckets().map(|bucket| bucket.most).min();
+            let portion = self.buckets().map(Bucket::portion).max();
+            let most = self.buckets().map(Bucket::most).min();
             let portion = portion.min(most).unwrap_or(LARGEST_PORTION);
             // Whoever is the slowest decides.
             let due = self.buckets().map(|bucket| bucket.lend(now, portion)).max();
@@ -242,10 +256,13 @@ impl Sources {
         self.rate.load(Ordering::Relaxed) > 0
     }
 
-    /// Another limit, for connections that begin to be paced from now on.
+    /// Another limit, for those who are limited already, too.
     pub fn set(&self, rate: u64) {
-        if self.rate.swap(rate, Ordering::Relaxed) != rate {
-            *self.known.lock() = Known::default();
+        self.rate.store(rate, Ordering::Relaxed);
+        let mut known = self.known.lock();
+        known.throttles.values().for_each(|one| one.set(rate));
+        if rate == 0 {
+            *known = Known::default();
         }
     }
 
@@ -274,6 +291,9 @@ impl Sources {
         Some(throttle)
     }
 }
+
+/// A rate that limits nobody: for those whose limit was taken away.
+const NO_LIMIT: u64 = u64::MAX;
 
 /// How much a bucket that was left alone gives at once, but for one that is narrow: a portion.
 const BURST: Duration = Duration::from_millis(50);
@@ -370,7 +390,7 @@ mod tests {
             more += lent;
         }
         let burst = (RATE as f64 * BURST.as_secs_f64()) as usize;
-        assert!(more + 100_000 <= burst && more + 100_000 + bucket.portion > burst);
+        assert!(more + 100_000 <= burst && more + 100_000 + bucket.portion() > burst);
         drop(pace);
         let mut pace = Pace::new(vec![throttle], 0, start);
         assert!(pace.take(start).is_ok());
@@ -399,6 +419,28 @@ mod tests {
         one.settle(0, false, start);
         let again = one.take(start).unwrap_err();
         assert!(again <= due + Duration::from_micros(1));
+    }
+
+    #[test]
+    fn another_rate_holds_for_those_who_are_limited_already() {
+        let start = Instant::now();
+        let time = Duration::from_secs(10);
+        let throttle = Throttle::since(RATE, start);
+        let mut all = paces(2, &[&throttle], start);
+        let share = |read: Vec<usize>| read.iter().sum::<usize>() as f64 / (RATE * 10) as f64;
+        let whole = share(run(&mut all, start, time));
+        assert!((0.99..1.02).contains(&whole), "{whole}");
+        let kept = Throttle::kept(Some(&throttle), RATE / 10).unwrap();
+        assert!(Arc::ptr_eq(&kept, &throttle));
+        // One that comes now shares with those that were there.
+        all.extend(paces(1, &[&kept], start));
+        let tenth = share(run(&mut all, start + time, time));
+        assert!((0.09..0.11).contains(&tenth), "{tenth}");
+        assert!(Throttle::kept(Some(&throttle), 0).is_none());
+        let freed = all[0].take(start + 2 * time + Duration::from_secs(1));
+        assert!(freed.is_ok());
+        all[0].settle(RATE as usize * 1_000, true, start + 3 * time);
+        assert!(all[0].take(start + 3 * time).is_ok(), "nothing limits it");
     }
 
     #[test]
@@ -433,6 +475,9 @@ mod tests {
         let known = &sources.known;
         assert!(known.lock().throttles.contains_key(&at(1)), "it is in use");
         assert!(known.lock().throttles.contains_key(&at(2)), "it owes");
+        sources.set(RATE / 2);
+        let same = sources.throttle(at(1), now).unwrap();
+        assert!(Arc::ptr_eq(&first, &same) && same.ways[0].rate() == RATE / 2);
         assert!(Sources::new(0).throttle(at(1), now).is_none());
     }
 }

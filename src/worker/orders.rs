@@ -186,14 +186,21 @@ impl<N: Network> Worker<N> {
     }
 
     /// Counts a session that has ended, and the bytes that are still to leave.
-    pub(super) fn count_ended(&self, slot: &Slot, close: &Close) {
-        let Some(role) = self.setup.counters.role(usize::from(slot.role)) else {
-            return;
-        };
-        role.end(close.cause.reason());
+    pub(super) fn count_ended(&self, slot: &mut Slot, close: &Close) {
+        let mut last = [0; 2];
         if close.is_graceful() {
             for conn in slot.conns.iter().filter_map(|key| self.conns.get(key)) {
-                role.add_moved(usize::from(!conn.dialled), conn.tx.len() as u64);
+                last[usize::from(!conn.dialled)] += conn.tx.len() as u64;
+            }
+        }
+        let role = self.setup.counters.role(usize::from(slot.role));
+        if let Some(role) = role {
+            role.end(close.cause.reason());
+        }
+        for (way, count) in last.into_iter().enumerate() {
+            slot.passed[way] += count;
+            if let Some(role) = role {
+                role.add_moved(way, count);
             }
         }
     }

@@ -422,7 +422,7 @@ impl<N: Network> Worker<N> {
         if close.is_fault() {
             self.setup.counters.add(Metric::Faulted, 1);
         }
-        self.count_ended(&slot, &close);
+        self.count_ended(&mut slot, &close);
         self.write_down(key, &slot, &close);
         self.record(key, &slot, &close);
         // Whoever learns that it is over, or gets its ports next, can listen on them.

@@ -12,7 +12,7 @@ use super::config::Route;
 use crate::config::Secret;
 use crate::control::resolver::Names;
 use crate::net::{ConnKey, Throttle};
-use crate::session::Cx;
+use crate::session::{Cx, Word};
 use crate::upstream::{Targets, introduce};
 use crate::wire::proxy::Version;
 
@@ -78,6 +78,11 @@ pub struct Way {
 }
 
 impl Way {
+    /// Its service and field, in words for the log.
+    pub fn words(&self) -> String {
+        asked_for(self.service.as_bytes(), self.field.as_bytes())
+    }
+
     /// What comes before a relay: who the client is, and how fast it may go.
     pub fn begin(&self, client: ConnKey, backend: ConnKey, cx: &mut Cx<'_>) {
         if let Some(throttle) = &self.throttle {
@@ -140,6 +145,16 @@ impl Routes {
         })
     }
 }
+
+/// What a request asks for, in words for the log: its service and field, cut where they are long.
+pub fn asked_for(service: &[u8], field: &[u8]) -> String {
+    let shown = |name: &[u8]| String::from_utf8_lossy(&name[..name.len().min(SHOWN)]).into_owned();
+    let (service, field) = (shown(service), shown(field));
+    format!(" service={} field={}", Word(&service), Word(&field))
+}
+
+/// Bytes of a name that are told.
+const SHOWN: usize = 64;
 
 /// The field that serves requests whose own is not configured.
 const DEFAULT: &[u8] = b"default";

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::routes::Way;
+use super::routes::{Way, asked_for};
 use super::wire::{
     AgentRequest, Dialect, OK, REMOVE, Reply, Request, SET, decode, encode_reply, fits, needed,
 };
@@ -13,7 +13,7 @@ use super::{Desk, PresentDesk};
 use crate::buffer::Ring;
 use crate::control::{self, Command};
 use crate::net::ConnKey;
-use crate::session::{Cause, Close, Cx, Event, Session, Word};
+use crate::session::{Cause, Close, Cx, Event, Session};
 use crate::store::{Change, Update};
 use crate::upstream::{Dialling, Progress};
 
@@ -58,6 +58,8 @@ enum State {
     },
     /// The number of the target that was reached.
     Relaying(u32),
+    /// What was asked for and is not to be had.
+    Denied(String),
 }
 
 /// What the deadline timer is armed for.
@@ -142,16 +144,14 @@ impl Session for AgentSession {
         // Writing to a string cannot fail.
         let _ = match (&self.way, &self.state) {
             (Some(way), State::Dialling { dialling, .. }) => {
-                let target = dialling.target();
-                let (service, field) = (Word(&way.service), Word(&way.field));
-                write!(out, " service={service} field={field} to={target}")
+                write!(out, "{} to={}", way.words(), dialling.target())
             }
             (Some(way), State::Relaying(target)) => {
-                let (service, field) = (Word(&way.service), Word(&way.field));
-                let _ = write!(out, " service={service} field={field}");
+                out.push_str(&way.words());
                 let to = way.targets.get(*target);
                 to.map_or(Ok(()), |to| write!(out, " to={to}"))
             }
+            (_, State::Denied(asked)) => out.write_str(asked),
             _ => write!(out, " frames={}", self.frames),
         };
         if let Some(refused) = self.refused {
@@ -232,7 +232,10 @@ impl AgentSession {
                 leading_operation,
             } => {
                 let way = self.desk.routes.find(service, field, token);
-                let way = way.map_err(|why| Close::downstream(Cause::Denied(why)))?;
+                let way = way.map_err(|why| {
+                    self.state = State::Denied(asked_for(service, field));
+                    Close::downstream(Cause::Denied(why))
+                })?;
                 return self.dial(way, !leading_operation, cx);
             }
             Request::Agent(request) => request,
@@ -355,7 +358,7 @@ impl AgentSession {
                 data: &record.data,
             }
         } else {
-            failed(b"query", b"record too long for this dialect")
+            Reply::failed(b"query", b"record too long for this dialect")
         };
         self.reply(conn, dialect, &reply, cx);
         true
@@ -380,14 +383,14 @@ impl AgentSession {
                     Ok(()) => self.reply(conn, dialect, &Reply::Updated, cx),
                     Err(refusal) => {
                         let message = refusal.to_string();
-                        let reply = failed(b"update", message.as_bytes());
+                        let reply = Reply::failed(b"update", message.as_bytes());
                         self.reply(conn, dialect, &reply, cx);
                     }
                 }
                 self.go_on(conn, dialect, cx)
             }
             (State::Storing(dialect), control::Reply::Busy) => {
-                self.reply(conn, dialect, &failed(b"update", b"server busy"), cx);
+                self.reply(conn, dialect, &Reply::failed(b"update", b"server busy"), cx);
                 self.go_on(conn, dialect, cx)
             }
             (
@@ -417,7 +420,7 @@ impl AgentSession {
             }
             (State::Waiting { dialect, .. }, control::Reply::Busy) => {
                 cx.disarm(WAIT);
-                self.reply(conn, dialect, &failed(b"query", b"server busy"), cx);
+                self.reply(conn, dialect, &Reply::failed(b"query", b"server busy"), cx);
                 self.go_on(conn, dialect, cx)
             }
             (state, _) => {
@@ -561,7 +564,7 @@ impl AgentSession {
     /// For the client, and for the log.
     fn refuse(&mut self, command: &'static str, message: &'static str) -> Reply<'static> {
         self.refused = Some(message);
-        failed(command.as_bytes(), message.as_bytes())
+        Reply::failed(command.as_bytes(), message.as_bytes())
     }
 
     fn sniffed(&self) -> IpAddr {
@@ -583,10 +586,6 @@ impl AgentSession {
             Deadline::Idle => cx.arm(DEADLINE, self.desk.timeouts.idle),
         }
     }
-}
-
-fn failed<'a>(command: &'a [u8], message: &'a [u8]) -> Reply<'a> {
-    Reply::Failed { command, message }
 }
 
 /// The timers: of the frame that must come whole or of silence between frames, and of a waiting query.

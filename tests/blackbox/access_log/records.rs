@@ -106,9 +106,38 @@ fn every_session_has_one_record_however_it_ends() {
     assert!(unreachable[0]["connect_ms"].is_null());
     let denied = with(&records, "reason", "denied")[0];
     assert_eq!(denied["close"], "downstream: denied: service unknown");
+    assert_eq!(
+        (&denied["service"], &denied["field"]),
+        (&"nobody".into(), &"x".into())
+    );
     for role in ["node", "tunnel", "gateway-clients", "gateway-servers"] {
         assert_eq!(with(&records, "role", role).len(), 1, "{role}");
     }
+    logged.server.stop();
+}
+
+#[test]
+fn what_leaves_at_the_end_of_a_session_is_counted() {
+    let backend = Backend::echo();
+    let logged = Logged::start(Setup::to(backend.address), "json");
+    let dialect = Dialect::Stock;
+    let mut answered = Vec::new();
+    for request in [
+        dialect.update(b"a", b"b", &[7; 100_000]),
+        dialect.query(b"a", b"b"),
+    ] {
+        // A stock client is closed behind its answer, which is still queued then.
+        let (answer, _) = logged.server.connect().send(&request).rest();
+        answered.push(answer.len() as u64);
+    }
+    assert!(answered[1] > 100_000, "{answered:?}");
+    logged.expect_recorded(2);
+    let down: Vec<_> = logged
+        .records()
+        .iter()
+        .map(|record| record["down"].clone())
+        .collect();
+    assert_eq!(down, answered);
     logged.server.stop();
 }
 

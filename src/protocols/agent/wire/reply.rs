@@ -38,6 +38,11 @@ pub enum Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
+    /// The answer to a command that was not done, with the reason.
+    pub fn failed(command: &'a [u8], message: &'a [u8]) -> Self {
+        Self::Failed { command, message }
+    }
+
     fn command(&self) -> &'a [u8] {
         match *self {
             Self::Updated => UPDATE,
