@@ -191,16 +191,21 @@ impl Terms {
     fn new(config: &Config, ground: &Ground, former: Option<&Terms>) -> Self {
         let known = |access: &Access| {
             let former = former?;
-            let pairs = former.config.access.iter().zip(&former.routes);
-            let mut same = pairs.filter(|(one, _)| {
-                one.name == access.name
-                    && one.chains == access.chains
-                    && one.bandwidth == access.bandwidth
-            });
-            same.next().map(|(_, routes)| Arc::clone(routes))
+            let mut pairs = former.config.access.iter().zip(&former.routes);
+            pairs.find(|(one, _)| one.name == access.name)
         };
         let routes = |access: &Access| {
-            known(access).unwrap_or_else(|| Arc::new(Routes::new(&access.chains, access.bandwidth)))
+            let known = known(access);
+            let throttle = known.and_then(|(_, routes)| routes.throttle.as_ref());
+            let throttle = Throttle::kept(throttle, access.bandwidth);
+            match known {
+                Some((one, routes))
+                    if one.chains == access.chains && one.bandwidth == access.bandwidth =>
+                {
+                    Arc::clone(routes)
+                }
+                _ => Arc::new(Routes::new(&access.chains, throttle)),
+            }
         };
         Self {
             hop: hop_rules(config, ground, former.map(|former| &former.hop)),

@@ -15,7 +15,7 @@ pub(in super::super) struct Routes {
     /// One for each.
     health: Vec<Health>,
     /// Limits the bytes of all the listener's connections together.
-    pub(super) throttle: Option<Arc<Throttle>>,
+    pub(in super::super) throttle: Option<Arc<Throttle>>,
 }
 
 /// What probes and clients have found out about a chain. Written by whoever learns something, read
@@ -30,13 +30,13 @@ struct Health {
 }
 
 impl Routes {
-    pub(in super::super) fn new(chains: &[Hops], bandwidth: u64) -> Self {
+    pub(in super::super) fn new(chains: &[Hops], throttle: Option<Arc<Throttle>>) -> Self {
         let list: Vec<Route> = chains.iter().map(route).collect();
         let health = list.iter().map(|_| Health::default()).collect();
         Self {
             list,
             health,
-            throttle: Throttle::of(bandwidth),
+            throttle,
         }
     }
 
@@ -136,7 +136,7 @@ mod tests {
                 ..Hops::default()
             })
             .collect();
-        Routes::new(&chains, 0)
+        Routes::new(&chains, None)
     }
 
     fn shares(routes: &Routes, tried: u16) -> Vec<usize> {
