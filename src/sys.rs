@@ -119,16 +119,19 @@ pub fn set_descriptor_limit(soft: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Has the process leave no core file: what it holds in memory, secrets and payload, is not for a disk.
-pub fn forbid_core_files() -> io::Result<()> {
+/// Has the process leave no core file, and nobody but root look into it: what it holds in memory, secrets and
+/// payload, is for no disk and for no other process of its user.
+pub fn forbid_debugging() -> io::Result<()> {
     let none = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
     // SAFETY: `none` is a valid rlimit that the call only reads.
     let set = unsafe { libc::setrlimit(libc::RLIMIT_CORE, &none) };
-    match set {
-        0 => Ok(()),
+    // SAFETY: the operation takes numbers only.
+    let hidden = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+    match (set, hidden) {
+        (0, 0) => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }

@@ -168,9 +168,11 @@ impl Client {
         self.since + within
     }
 
-    /// True when closing it costs nobody an answer; the longer it is so the better it is chosen.
+    /// Since when it has nothing to be answered, so that it can make room for another: the longer the
+    /// better it is chosen.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        (self.stage == Stage::Idle).then_some(self.since)
+        let is_idle = !matches!(self.stage, Stage::Waiting | Stage::Writing);
+        is_idle.then_some(self.since)
     }
 
     /// Nothing more can be done now: notes what is waited for.

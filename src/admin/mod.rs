@@ -349,7 +349,8 @@ impl Hall {
     }
 
     fn welcome(&mut self, mut stream: TcpStream, peer: SocketAddr, now: Instant) {
-        if self.clients.len() >= CLIENTS {
+        // Whoever only holds a place shuts nobody out.
+        if self.clients.len() >= CLIENTS && !self.drop_idle() {
             return turn_away(&mut stream);
         }
         let entry = self.clients.vacant_entry();
@@ -371,9 +372,11 @@ impl Hall {
     /// Frees a descriptor for one more client: a spare one, or that of the client that has been idle
     /// the longest.
     fn make_room(&mut self) -> bool {
-        if self.spare.pop().is_some() {
-            return true;
-        }
+        self.spare.pop().is_some() || self.drop_idle()
+    }
+
+    /// Closes the client that has had nothing to be answered for the longest; false when there is none.
+    fn drop_idle(&mut self) -> bool {
         let idle = self.clients.iter();
         let idle = idle.filter_map(|(key, client)| Some((client.idle_since()?, key)));
         match idle.min() {

@@ -233,7 +233,7 @@ pub(super) fn routes(rows: &[&RouteRow]) -> Value {
             "name": row.name,
             "field": row.field,
             "to": row.to,
-            "token": row.guarded,
+            "token": row.guarded.is_some(),
         });
         for (key, value) in &row.settings {
             told[*key] = value.as_str().into();

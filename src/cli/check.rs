@@ -84,6 +84,11 @@ fn limits(out: &mut String, limits: &Limits) -> fmt::Result {
     row("connection_rate", bound(limits.connection_rate))?;
     let each = bound(limits.connection_rate_per_ip);
     row("connection_rate_per_ip", each)?;
+    let bandwidth = match limits.bandwidth_per_ip {
+        0 => "no bound".to_owned(),
+        rate => format!("{} a second", show_size(rate)),
+    };
+    row("bandwidth_per_ip", bandwidth)?;
     row("max_buffer_memory", show_size(limits.max_buffer_memory))?;
     let times: [(&str, Duration); 8] = [
         ("handshake_timeout", limits.handshake_timeout),

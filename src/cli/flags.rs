@@ -171,6 +171,15 @@ impl Command {
         if matches.opt_present("help") {
             return Ok(Line::Help(self.help()));
         }
+        for flag in self.flags().filter(|flag| flag.value.is_none()) {
+            let mut values = matches.opt_strs(flag.long).into_iter();
+            if let Some(other) = values.find(|value| !["true", "false"].contains(&value.as_str())) {
+                let (long, other) = (flag.long, plain(&other));
+                let message =
+                    format!("--{long} is on or off; write --{long} or --{long}=false, not {other}");
+                return Err(self.wrong(message));
+            }
+        }
         let standing_in = self.flags().filter(|flag| flag.in_environment);
         let arguments = std::mem::take(&mut matches.free);
         Ok(Line::Values(Values {
@@ -237,7 +246,8 @@ impl Values<'_> {
 
     /// Whether a switch is on.
     pub(super) fn is_on(&self, long: &'static str) -> bool {
-        self.given(long).is_some()
+        let given = self.given(long);
+        given.is_some_and(|words| words.last().is_some_and(|word| word == "true"))
     }
 
     /// The variable of a secret that a `--NAME-file` flag would name: its own value.

@@ -32,7 +32,9 @@ pub(super) fn run(request: &plan::Request, environment: Environment<'_>) -> Resu
     for warning in &reading.warnings {
         warn!("{warning}");
     }
-    if let Err(error) = sys::forbid_core_files() {
+    if !reading.plan.core.debuggable
+        && let Err(error) = sys::forbid_debugging()
+    {
         warn!("a crash may leave a core file, secrets in it: {error}");
     }
     let again = request.clone();

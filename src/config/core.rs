@@ -23,6 +23,8 @@ pub struct Core {
     pub spin: Duration,
     /// Where the access log goes, and how its records are written.
     pub access_log: AccessLog,
+    /// Debuggers, core files and other processes of the same user may look into its memory.
+    pub debuggable: bool,
     /// What protects the machine.
     pub limits: Limits,
     /// Where it tells of itself.
@@ -164,6 +166,7 @@ impl Core {
             pipe_size: settings.size("pipe_size"),
             spin: settings.time("spin"),
             access_log: AccessLog::read(settings),
+            debuggable: settings.switch("debuggable"),
             limits: Limits {
                 max_connections: settings.count("limits.max_connections"),
                 max_connections_per_ip: settings.count("limits.max_connections_per_ip"),
@@ -275,6 +278,14 @@ pub const KEYS: &[Key] = &[
     )
     .fixed()
     .flag("log-format"),
+    Key::new(
+        "debuggable",
+        Kind::Switch,
+        "false",
+        "let debuggers, core files and other processes of its user see what is in memory, secrets too",
+    )
+    .fixed()
+    .flag("debuggable"),
     Key::new(
         "limits.max_connections",
         CONNECTIONS,

@@ -41,7 +41,7 @@ pub use nearest::nearest;
 pub use secret::Secret;
 pub use settings::{Settings, Traffic};
 pub use terms::{CONNECTIONS, RATE, SEND_PROXY, TERMS, Terms, network};
-pub use told::{Told, changes};
+pub use told::{Change, Told, changes};
 pub use value::{
     address, duration, ports, show_bandwidth, show_duration, show_ports, show_size, size,
 };

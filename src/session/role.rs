@@ -102,8 +102,8 @@ pub struct RouteRow {
     pub field: String,
     /// Where it leads: hosts that are used in turn.
     pub to: Vec<String>,
-    /// A client must show a token.
-    pub guarded: bool,
+    /// A client must show a token; a fingerprint tells it from another.
+    pub guarded: Option<u64>,
     /// What else is set for it, by its key, in words.
     pub settings: Vec<(&'static str, String)>,
 }

@@ -1,7 +1,15 @@
 //! The store's token: updates need it, queries do not, and nothing ever shows it.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
 use crate::support::backend::Backend;
+use crate::support::command::{TOWPATH, copy};
+use crate::support::folder::Folder;
 use crate::support::frame::{self, DIALECTS, Dialect};
+use crate::support::kernel::is_root;
 use crate::support::route::Route;
 use crate::support::server::{Server, Setup};
 
@@ -104,6 +112,30 @@ fn a_crash_leaves_no_core_file_with_secrets() {
     let words: Vec<_> = core.unwrap().split_whitespace().collect();
     assert_eq!(words[4..6], ["0", "0"], "{core:?}");
     server.stop();
+}
+
+/// Whose memory another process of the same user may read, by the owner of its files in /proc.
+#[test]
+fn nobody_but_root_looks_into_a_server() {
+    if !is_root() {
+        return; // It could be started as nobody else.
+    }
+    for (debuggable, owner) in [("false", 0), ("true", 65_534)] {
+        let folder = Arc::new(Folder::new());
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+        // Where the program was built, nobody else may come.
+        let program = folder.path().join("towpath");
+        copy(Path::new(TOWPATH), &program);
+        let server = Setup::new()
+            .folder(&folder)
+            .program(&program)
+            .wrapper(&["setpriv", "--reuid=65534", "--clear-groups"])
+            .top(&format!("debuggable = {debuggable}"))
+            .start();
+        let memory = std::fs::metadata(format!("/proc/{}/mem", server.process())).unwrap();
+        assert_eq!(memory.uid(), owner, "debuggable = {debuggable}");
+        server.stop();
+    }
 }
 
 #[test]

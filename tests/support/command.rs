@@ -1,6 +1,7 @@
 //! The program as a process: run to its end, or followed while it runs.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -106,4 +107,13 @@ impl Log {
         self.reader.join().unwrap();
         Arc::into_inner(self.text).unwrap().into_inner().unwrap()
     }
+}
+
+/// Puts a copy of a file in the place of another. A file that this process itself had open for writing
+/// could not be executed while another test starts a program.
+pub fn copy(from: &Path, to: &Path) {
+    let script = "cp \"$1\" \"$2.new\" && chmod 755 \"$2.new\" && mv \"$2.new\" \"$2\"";
+    let mut command = Command::new("sh");
+    let status = command.args(["-c", script, "sh"]).arg(from).arg(to);
+    assert!(status.status().unwrap().success());
 }

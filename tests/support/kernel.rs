@@ -3,6 +3,7 @@
 
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 /// Open descriptors of a process, but for the files in which its threads look up what the machine is
@@ -141,6 +142,11 @@ pub fn signal(process: u32, name: &str) {
     let command = format!("kill -{name} {process}");
     let status = Command::new("sh").args(["-c", &command]).status().unwrap();
     assert!(status.success(), "{command}");
+}
+
+/// Whether the tests run as root.
+pub fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
 /// Whether there is such a process, and it has not ended.

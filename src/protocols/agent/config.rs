@@ -201,7 +201,7 @@ pub(super) fn route_rows(config: &Config) -> Vec<RouteRow> {
             name: route.name.clone(),
             field: field.clone(),
             to: targets.iter().map(ToString::to_string).collect(),
-            guarded: route.token.is_some(),
+            guarded: route.token.as_ref().map(Secret::print),
             settings: settings_of(route),
         };
         route.fields.iter().map(row).collect::<Vec<_>>()

@@ -174,11 +174,9 @@ fn compare_listeners(
         let mut free = former.places.iter().zip(&mut change.stays);
         let same = free.find(|(place, stays)| stays.is_none() && place.asked.is_place_of(listen));
         match same {
-            Some((place, stays)) => {
+            Some((_, stays)) => {
+                // What else is other about it is told by its keys.
                 *stays = Some(new);
-                if place.asked != *listen {
-                    note("changed", &place.bound, None);
-                }
             }
             None => {
                 change.opens.push(new);
@@ -203,7 +201,7 @@ fn compare_routes(former: &Occupant, now: &[RouteRow], difference: &mut Differen
     let called = |row: &RouteRow| config::plain(&format!("{} {}", row.name, row.field));
     let to = |row: &RouteRow| {
         let mut words = row.to.join(", ");
-        if row.guarded {
+        if row.guarded.is_some() {
             words += " with a token";
         }
         for (key, value) in &row.settings {
@@ -222,7 +220,10 @@ fn compare_routes(former: &Occupant, now: &[RouteRow], difference: &mut Differen
         difference.items.extend(match old {
             Some(old) if old == row => None,
             Some(old) => {
-                let words = format!("{}: {} -> {}", called(row), to(old), to(row));
+                let is_other =
+                    old.guarded.is_some() && row.guarded.is_some() && old.guarded != row.guarded;
+                let other = if is_other { ", another one" } else { "" };
+                let words = format!("{}: {} -> {}{other}", called(row), to(old), to(row));
                 Some(item("changed", words, None))
             }
             None => Some(item("added", format!("{}: {}", called(row), to(row)), None)),
@@ -254,8 +255,15 @@ fn compare_keys(force: &InForce, told: &[Told], difference: &mut Difference) {
     };
     let mut items = Vec::new();
     let mut held = Vec::new();
-    for (key, words) in config::changes(&force.told, told) {
-        if is_held(key.path) {
+    // A named table that is new or gone is told by its listener, where it has one.
+    let listens = |name: &str, items: &[Item]| {
+        let name = format!(" {name} on ");
+        let mut listeners = items.iter().filter(|item| item.what == "listener");
+        listeners.any(|item| item.text.contains(&name))
+    };
+    for config::Change { key, words, whole } in config::changes(&force.told, told) {
+        let is_listener_s = whole.is_some_and(|name| listens(&name, &difference.items));
+        if is_held(key.path) || is_listener_s {
             continue;
         }
         if key.is_fixed {
@@ -386,7 +394,7 @@ mod tests {
             name: name.into(),
             field: "x".into(),
             to: vec![to.into()],
-            guarded: false,
+            guarded: None,
             settings: Vec::new(),
         }
     }

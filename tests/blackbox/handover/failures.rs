@@ -1,10 +1,9 @@
 //! A newer process that does not come to serve: the older one goes on with everything, and says why.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::support::backend::Backend;
-use crate::support::command::TOWPATH;
+use crate::support::command::{TOWPATH, copy};
 use crate::support::folder::Folder;
 use crate::support::server::{Server, Setup};
 use crate::support::until;
@@ -67,15 +66,6 @@ impl Replaceable {
         assert_eq!(kept.as_deref(), Some(&b"all the time"[..]));
         self.server.stop_heir();
     }
-}
-
-/// Puts a copy of a file in the place of another. A file that this process itself had open for writing
-/// could not be executed while another test starts a program.
-fn copy(from: &Path, to: &Path) {
-    let script = "cp \"$1\" \"$2.new\" && chmod 755 \"$2.new\" && mv \"$2.new\" \"$2\"";
-    let mut command = Command::new("sh");
-    let status = command.args(["-c", script, "sh"]).arg(from).arg(to);
-    assert!(status.status().unwrap().success());
 }
 
 #[test]

@@ -173,9 +173,11 @@ fn a_route_that_leads_elsewhere_does_so_for_new_connections() {
     server
         .relay(Dialect::Stock, "svc", "x", "new")
         .expect("second");
-    // A secret alone is a change without a name.
     server.rewrite(&setup.route(token("newer", second.address)));
-    assert_eq!(reloaded(&server), ["agent: a secret has changed"]);
+    let at = second.address;
+    let other =
+        format!("route changed: svc default: {at} with a token -> {at} with a token, another one");
+    assert_eq!(reloaded(&server), [other]);
     server
         .relay(Dialect::Stock, "svc", "x", "newer")
         .expect("second");
