@@ -168,11 +168,15 @@ impl Client {
         self.since + within
     }
 
-    /// Since when it has nothing to be answered, so that it can make room for another: the longer the
-    /// better it is chosen.
+    /// True when closing it costs nobody an answer; the longer it is so the better it is chosen.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        let is_idle = !matches!(self.stage, Stage::Waiting | Stage::Writing);
-        is_idle.then_some(self.since)
+        (self.stage == Stage::Idle).then_some(self.since)
+    }
+
+    /// Since when it has nothing to be answered: it may yet ask, and holds a place meanwhile.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        let is_silent = !matches!(self.stage, Stage::Waiting | Stage::Writing);
+        is_silent.then_some(self.since)
     }
 
     /// Nothing more can be done now: notes what is waited for.

@@ -350,7 +350,7 @@ impl Hall {
 
     fn welcome(&mut self, mut stream: TcpStream, peer: SocketAddr, now: Instant) {
         // Whoever only holds a place shuts nobody out.
-        if self.clients.len() >= CLIENTS && !self.drop_idle() {
+        if self.clients.len() >= CLIENTS && !self.drop_first(Client::silent_since) {
             return turn_away(&mut stream);
         }
         let entry = self.clients.vacant_entry();
@@ -372,13 +372,13 @@ impl Hall {
     /// Frees a descriptor for one more client: a spare one, or that of the client that has been idle
     /// the longest.
     fn make_room(&mut self) -> bool {
-        self.spare.pop().is_some() || self.drop_idle()
+        self.spare.pop().is_some() || self.drop_first(Client::idle_since)
     }
 
-    /// Closes the client that has had nothing to be answered for the longest; false when there is none.
-    fn drop_idle(&mut self) -> bool {
+    /// Closes the client for which that is true for the longest; false when there is none.
+    fn drop_first(&mut self, since: impl Fn(&Client) -> Option<Instant>) -> bool {
         let idle = self.clients.iter();
-        let idle = idle.filter_map(|(key, client)| Some((client.idle_since()?, key)));
+        let idle = idle.filter_map(|(key, client)| Some((since(client)?, key)));
         match idle.min() {
             Some((_, key)) => {
                 self.clients.remove(key);

@@ -114,6 +114,9 @@ fn a_crash_leaves_no_core_file_with_secrets() {
     server.stop();
 }
 
+/// Opens the folder of the configuration, where the server writes its addresses, and runs it.
+const AS_NOBODY: &str = "chmod 777 \"${4%/*}\" && exec setpriv --reuid=65534 --clear-groups \"$@\"";
+
 /// Whose memory another process of the same user may read, by the owner of its files in /proc.
 #[test]
 fn nobody_but_root_looks_into_a_server() {
@@ -129,7 +132,7 @@ fn nobody_but_root_looks_into_a_server() {
         let server = Setup::new()
             .folder(&folder)
             .program(&program)
-            .wrapper(&["setpriv", "--reuid=65534", "--clear-groups"])
+            .wrapper(&["sh", "-c", AS_NOBODY, "sh"])
             .top(&format!("debuggable = {debuggable}"))
             .start();
         let memory = std::fs::metadata(format!("/proc/{}/mem", server.process())).unwrap();
