@@ -106,20 +106,46 @@ impl Targets {
         self.list.get(number as usize).map(|found| &found.target)
     }
 
-    /// The order in which one dialler tries them: round robin, those that failed lately last.
-    fn order(&self, now: Instant) -> Vec<usize> {
+    /// One could not be reached by other ways than a [`Dialling`]: for a while it is tried only when no
+    /// other is left. True when that is news.
+    pub fn note_failed(&self, number: usize, now: Instant) -> bool {
+        let candidate = self.list.get(number);
+        candidate.is_some_and(|candidate| {
+            let until = candidate.failed_until.replace(Some(now + REST));
+            until.is_none_or(|until| until <= now)
+        })
+    }
+
+    /// One was reached.
+    pub fn note_reached(&self, number: usize) {
+        if let Some(candidate) = self.list.get(number) {
+            candidate.failed_until.set(None);
+        }
+    }
+
+    /// True when it failed lately, and there is one that did not.
+    pub fn is_passed_over(&self, number: usize, now: Instant) -> bool {
+        let candidate = self.list.get(number);
+        candidate.is_some_and(|candidate| !candidate.is_rested(now))
+            && self.list.iter().any(|other| other.is_rested(now))
+    }
+
+    /// The numbers of all, in the order in which one dialler tries them: round robin, those that failed
+    /// lately last.
+    pub fn order(&self, now: Instant) -> Vec<usize> {
         let count = self.list.len();
         let first = self.next.get();
         self.next
             .set(if count == 0 { 0 } else { (first + 1) % count });
         let turn = (0..count).map(|step| (first + step) % count);
-        let (rested, failed): (Vec<_>, Vec<_>) = turn.partition(|&at| {
-            self.list[at]
-                .failed_until
-                .get()
-                .is_none_or(|until| until <= now)
-        });
+        let (rested, failed): (Vec<_>, Vec<_>) = turn.partition(|&at| self.list[at].is_rested(now));
         rested.into_iter().chain(failed).collect()
+    }
+}
+
+impl Candidate {
+    fn is_rested(&self, now: Instant) -> bool {
+        self.failed_until.get().is_none_or(|until| until <= now)
     }
 }
 

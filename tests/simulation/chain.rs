@@ -3,6 +3,7 @@
 
 mod datagrams;
 mod hop;
+mod lost;
 mod routes;
 mod street;
 

@@ -53,8 +53,11 @@
 //!   left. A chain is tried every `probe_interval`, by TCP; it counts again when all its hops answer. What
 //!   probes are lost on gets a smaller share. When all are broken, all are tried. A flow of datagrams
 //!   leaves a broken chain with its client's next datagram, as long as there is another.
-//! * Access, several destinations: they are used in turn; one that the last hop cannot reach is passed over
-//!   for this client.
+//! * Access, several destinations: they are used in turn; one that could not be reached, by the last hop or
+//!   from here, is passed over for five seconds, by flows of datagrams that are under way, too. Where early
+//!   data have left, the client that meets the failure is not led to another: it may have arrived.
+//! * A datagram that a hop or a destination has refused breaks a chain only where a hop does not reach the
+//!   next one. What shows no key is no reason to leave anybody.
 //! * SOCKS5 UDP: datagrams are taken from the address that the first one came from, and must come from the
 //!   IP address of the association's connection. Answers from a destination that was named are told as
 //!   from 0.0.0.0, with its port. The association ends with its connection.
@@ -67,6 +70,7 @@
 
 mod access;
 pub mod client;
+mod complaints;
 pub mod config;
 mod hop;
 pub mod nonces;
@@ -330,8 +334,8 @@ impl ChainSeat {
             });
             let door = || {
                 let (routes, names) = (Arc::clone(routes), hop.names.clone());
-                let screen = Rc::clone(&hop.screen);
-                let mut door = Door::new(access.clone(), bound, routes, names, screen, terms.times);
+                let shared = (Rc::clone(&hop.screen), Rc::clone(&hop.complaints));
+                let mut door = Door::new(access.clone(), bound, routes, names, shared, terms.times);
                 door.tenure = self.made;
                 Rc::new(door)
             };

@@ -2,6 +2,8 @@
 //!
 //! It is plain state over bytes; sessions own the connection, and say the time.
 
+use std::fmt::Write;
+
 use super::hop::{code_of, target_of};
 use super::nonces::Nonces;
 use super::wire::binding::{Asked, Cadence, make_anchor};
@@ -62,6 +64,15 @@ pub(super) enum Why {
     Dial(Failure),
 }
 
+/// Who is to be passed over for a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blame {
+    /// A hop that the one before it does not reach.
+    Chain,
+    Destination,
+    Nobody,
+}
+
 impl Route {
     /// Appends the headers of all hops; their nonces. `None` when the system has no random bytes.
     pub(super) fn seal(
@@ -101,6 +112,34 @@ impl Route {
         let is_last = failed.hop + 1 == self.hops.len();
         let words = failed.why.words(is_last);
         format!("hop {} ({address}): {words}", failed.hop + 1)
+    }
+
+    /// Who is to be passed over for a datagram that was lost. Neither one that did not understand, or had
+    /// no room, nor whoever is at hand when what came is not under the key, which anybody may send.
+    pub(super) fn blame(&self, failed: Failed) -> Blame {
+        let (code, is_last) = match failed.why {
+            Why::Said(code) => (code, failed.hop + 1 == self.hops.len()),
+            Why::Dial(failure) => (code_of(failure), self.hops.is_empty()),
+            Why::Silent | Why::Late | Why::Forged => return Blame::Nobody,
+        };
+        match code {
+            Code::Resolve | Code::Refused | Code::Unreachable | Code::Timeout | Code::Forbidden => {
+                match is_last {
+                    true => Blame::Destination,
+                    false => Blame::Chain,
+                }
+            }
+            Code::Ok | Code::Overloaded | Code::Protocol | Code::Internal => Blame::Nobody,
+        }
+    }
+
+    /// Appends ` hop=2 at=nyc.example:7300 code=refused`; without hops the code alone.
+    pub(super) fn describe(&self, failed: Failed, out: &mut String) {
+        // Writing to a string cannot fail.
+        if let Some(hop) = self.hops.get(failed.hop) {
+            let _ = write!(out, " hop={} at={}", failed.hop + 1, hop.target);
+        }
+        let _ = write!(out, " code={}", failed.why.code().name());
     }
 
     /// True when the chain itself is broken, and not what lies behind it.

@@ -225,7 +225,7 @@ fn who_shows_no_key_no_time_or_an_old_header_gets_no_answer() {
 }
 
 /// Carries what was sent in any house to whom it was sent; the destination sends everything back.
-fn fly(street: &mut Street, seen: &mut HashMap<(usize, usize), usize>) {
+pub fn fly(street: &mut Street, seen: &mut HashMap<(usize, usize), usize>) {
     for here in 0..street.houses.len() {
         let sent: Vec<_> = {
             let world = street.houses[here].world.borrow();
@@ -313,12 +313,12 @@ fn datagrams_come_back_through_a_chain_whole_and_to_whom_they_belong() {
     });
 }
 
-fn client(number: u8) -> SocketAddr {
+pub fn client(number: u8) -> SocketAddr {
     ([10, 7, 0, number], 4000).into()
 }
 
 /// Where all listen for datagrams.
-fn main() -> SocketAddr {
+pub fn main() -> SocketAddr {
     ([10, 0, 0, 1], 7200).into()
 }
 

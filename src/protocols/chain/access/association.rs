@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::super::outlet::Outlets;
+use super::super::passage::{Failed, Why};
 use super::super::wire::{Address, socks5};
 use super::Door;
 use super::leg::Leg;
@@ -73,9 +74,17 @@ impl Association {
                 refuse(self.conn, cx);
                 return Err(Close::own(Cause::Io("bind", why)).told());
             }
-            Event::Unbound { socket, .. } => {
+            Event::Unbound { socket, why } => {
                 if let Some(place) = self.outlets.forget(socket) {
-                    self.flows.remove(place);
+                    self.end(door, place, why.into(), cx);
+                }
+            }
+            Event::Bounced { socket, why } if socket != self.main => {
+                let client = self.client();
+                let place = self.outlets.flow_of(socket);
+                let leg = place.and_then(|place| self.flows.get_mut(place));
+                if let Some((_, leg)) = leg {
+                    lose(leg, door, client, why.into(), cx);
                 }
             }
             Event::Datagrams { socket, train } if socket == self.main => {
@@ -89,11 +98,9 @@ impl Association {
             Event::Reply { ticket, reply } => {
                 if let Some((place, outcome)) = self.outlets.answered(ticket, &reply)
                     && let Some((_, leg)) = self.flows.get_mut(place)
-                    && leg
-                        .resolved(door, place, outcome, &mut self.outlets, cx)
-                        .is_err()
+                    && let Err(failure) = leg.resolved(door, place, outcome, &mut self.outlets, cx)
                 {
-                    self.end(place, cx);
+                    self.end(door, place, failure, cx);
                 }
             }
             Event::Timer { .. } => self.sweep(door, cx),
@@ -144,12 +151,13 @@ impl Association {
             self.outlets.close(&evicted.outlet, cx);
         }
         let (_, leg) = self.flows.get_mut(place)?;
-        let begun: Result<(), Failure> = leg.begin(door, place, &mut self.outlets, cx);
-        if begun.is_err() {
-            self.end(place, cx);
-            return None;
+        match leg.begin(door, place, &mut self.outlets, cx) {
+            Ok(()) => Some(place),
+            Err(failure) => {
+                self.end(door, place, failure, cx);
+                None
+            }
         }
-        Some(place)
     }
 
     /// Ends a flow whose chain has been left out for another; true when it is gone.
@@ -162,11 +170,17 @@ impl Association {
         is_left
     }
 
-    fn end(&mut self, place: Place, cx: &mut Cx<'_>) {
+    /// A flow has no way.
+    fn end(&mut self, door: &Door, place: Place, failure: Failure, cx: &mut Cx<'_>) {
         if let Some((_, leg)) = self.flows.remove(place) {
-            cx.count(Metric::Rejected, 1);
+            lose(&leg, door, self.client(), failure, cx);
             self.outlets.close(&leg.outlet, cx);
         }
+    }
+
+    /// Where the client's datagrams come from, or its connection as long as there were none.
+    fn client(&self) -> SocketAddr {
+        self.source.unwrap_or(self.peer)
     }
 
     /// Passes on what came back, with where it is from as the client wrote it, or 0.0.0.0 for a name.
@@ -183,10 +197,12 @@ impl Association {
         self.head.clear();
         socks5::datagram_head(from, &mut self.head);
         for datagram in train.datagrams() {
-            let payload = leg.receive(door, datagram, &mut self.scratch, cx);
-            if let Some(payload) = payload {
-                cx.count(Metric::Forwarded, 1);
-                cx.datagram(self.main, Some(source), &[&self.head, payload]);
+            match leg.receive(door, datagram, &mut self.scratch) {
+                Ok(payload) => {
+                    cx.count(Metric::Forwarded, 1);
+                    cx.datagram(self.main, Some(source), &[&self.head, payload]);
+                }
+                Err(failed) => leg.lose(door, (source, None), failed, cx),
             }
         }
     }
@@ -196,7 +212,8 @@ impl Association {
         while let Some((_, leg)) = self.flows.expire(cx.now, idle) {
             self.outlets.close(&leg.outlet, cx);
         }
-        if !self.flows.is_empty() {
+        let is_quiet = door.complaints.settle(cx);
+        if !self.flows.is_empty() || !is_quiet {
             cx.arm(SWEEP, pause(door));
         }
     }
@@ -205,6 +222,12 @@ impl Association {
     pub(super) fn flows(&self) -> usize {
         self.flows.len()
     }
+}
+
+/// A datagram was lost on the way to the first hop or, without one, to the destination.
+fn lose(leg: &Leg, door: &Door, client: SocketAddr, failure: Failure, cx: &mut Cx<'_>) {
+    let why = Why::Dial(failure);
+    leg.lose(door, (client, None), Failed { hop: 0, why }, cx);
 }
 
 fn pause(door: &Door) -> Duration {

@@ -4,9 +4,10 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::outlet::Outlets;
+use super::super::passage::{Failed, Why};
 use super::leg::Leg;
 use super::{Door, PresentDoor};
 use crate::control::Reply;
@@ -28,10 +29,27 @@ pub(in super::super) struct AccessDatagrams {
     scratch: Vec<u8>,
 }
 
-/// A sender's flow, and the door that it began with.
+/// A sender's flow, the door that it began with, and the number of its destination there.
 struct Flow {
     door: Rc<Door>,
     leg: Leg,
+    at: usize,
+}
+
+impl Flow {
+    /// True when its chain is broken, or its destination was not reached lately, and there is another.
+    fn is_to_be_left(&self, now: Instant) -> bool {
+        self.leg.is_left_out(&self.door) || self.door.turns.is_passed_over(self.at, now)
+    }
+
+    fn lose(&self, client: SocketAddr, why: Why, cx: &mut Cx<'_>) {
+        self.lose_by(client, Failed { hop: 0, why }, cx);
+    }
+
+    fn lose_by(&self, client: SocketAddr, failed: Failed, cx: &mut Cx<'_>) {
+        let who = (client, Some(self.at));
+        self.leg.lose(&self.door, who, failed, cx);
+    }
 }
 
 impl AccessDatagrams {
@@ -54,7 +72,7 @@ impl AccessDatagrams {
             cx.count(Metric::DatagramsDropped, train.count() as u64);
             return;
         };
-        let Some((_, Flow { door, leg })) = self.flows.touch(place, cx.now) else {
+        let Some((_, Flow { door, leg, .. })) = self.flows.touch(place, cx.now) else {
             return;
         };
         if leg.send_train(door, train, cx) {
@@ -69,21 +87,26 @@ impl AccessDatagrams {
     fn flow(&mut self, from: SocketAddr, cx: &mut Cx<'_>) -> Option<Place> {
         if let Some(place) = self.flows.find(&from) {
             let flow = self.flows.get_mut(place);
-            if flow.is_some_and(|(_, flow)| !flow.leg.is_left_out(&flow.door)) {
+            if flow.is_some_and(|(_, flow)| !flow.is_to_be_left(cx.now)) {
                 return Some(place);
             }
-            // A client that never falls silent would stay with a broken chain for ever.
+            // A client that never falls silent would stay with what is broken for ever.
             if let Some((_, flow)) = self.flows.remove(place) {
                 self.outlets.close(&flow.leg.outlet, cx);
             }
         }
-        let to = self.door.to.get(self.door.turn())?.clone();
-        let leg = Leg::new(&self.door, to, cx);
+        let order = self.door.turns.order(cx.now);
+        order.into_iter().find_map(|at| self.begin(from, at, cx))
+    }
+
+    /// A sender's flow to the destination of that number; `None` when it has no way.
+    fn begin(&mut self, from: SocketAddr, at: usize, cx: &mut Cx<'_>) -> Option<Place> {
+        let door = Rc::clone(&self.door);
+        let leg = Leg::new(&door, door.to.get(at)?.clone(), cx);
         if self.flows.is_empty() {
             cx.arm(SWEEP, self.pause());
         }
-        let door = Rc::clone(&self.door);
-        let (place, evicted) = self.flows.insert(from, Flow { door, leg }, cx.now);
+        let (place, evicted) = self.flows.insert(from, Flow { door, leg, at }, cx.now);
         if let Some((_, evicted)) = evicted {
             self.outlets.close(&evicted.leg.outlet, cx);
         }
@@ -99,12 +122,18 @@ impl AccessDatagrams {
 
     /// A flow has no way; its client's next datagram begins another.
     fn end(&mut self, place: Place, failure: Failure, cx: &mut Cx<'_>) {
-        if let Some((client, Flow { leg, .. })) = self.flows.remove(place) {
-            let (name, to) = (&self.door.name, leg.destination());
-            let words = failure.words();
-            log::debug!("access {name} from={client} to={to} no way: {words}");
-            cx.count(Metric::Rejected, 1);
-            self.outlets.close(&leg.outlet, cx);
+        if let Some((client, flow)) = self.flows.remove(place) {
+            flow.lose(client, Why::Dial(failure), cx);
+            self.outlets.close(&flow.leg.outlet, cx);
+        }
+    }
+
+    /// A datagram could not be delivered; the flow goes on, or leaves with the next one.
+    fn bounced(&mut self, socket: SocketKey, failure: Failure, cx: &mut Cx<'_>) {
+        let place = self.outlets.flow_of(socket);
+        let flow = place.and_then(|place| self.flows.get_mut(place));
+        if let Some((client, flow)) = flow {
+            flow.lose(*client, Why::Dial(failure), cx);
         }
     }
 
@@ -112,18 +141,21 @@ impl AccessDatagrams {
     fn receive(&mut self, socket: SocketKey, train: &Train<'_>, cx: &mut Cx<'_>) {
         let place = self.outlets.flow_of(socket);
         let flow = place.and_then(|place| self.flows.touch(place, cx.now));
-        let (Some((&client, Flow { door, leg })), Some(main)) = (flow, self.main) else {
+        let (Some((&client, flow)), Some(main)) = (flow, self.main) else {
             return;
         };
-        if leg.is_straight(door) {
+        if flow.leg.is_straight(&flow.door) {
             cx.count(Metric::Forwarded, train.count() as u64);
             return cx.train(main, Some(client), train);
         }
         for datagram in train.datagrams() {
-            let payload = leg.receive(door, datagram, &mut self.scratch, cx);
-            if let Some(payload) = payload {
-                cx.count(Metric::Forwarded, 1);
-                cx.datagram(main, Some(client), &[payload]);
+            let Flow { door, leg, .. } = &mut *flow;
+            match leg.receive(door, datagram, &mut self.scratch) {
+                Ok(payload) => {
+                    cx.count(Metric::Forwarded, 1);
+                    cx.datagram(main, Some(client), &[payload]);
+                }
+                Err(failed) => flow.lose_by(client, failed, cx),
             }
         }
     }
@@ -132,7 +164,7 @@ impl AccessDatagrams {
         let Some((place, outcome)) = self.outlets.answered(ticket, reply) else {
             return;
         };
-        let Some((_, Flow { door, leg })) = self.flows.get_mut(place) else {
+        let Some((_, Flow { door, leg, .. })) = self.flows.get_mut(place) else {
             return;
         };
         let resolved = leg.resolved(door, place, outcome, &mut self.outlets, cx);
@@ -145,7 +177,8 @@ impl AccessDatagrams {
         while let Some((_, flow)) = self.flows.expire(cx.now, self.door.times.udp_idle) {
             self.outlets.close(&flow.leg.outlet, cx);
         }
-        if !self.flows.is_empty() {
+        let is_quiet = self.door.complaints.settle(cx);
+        if !self.flows.is_empty() || !is_quiet {
             cx.arm(SWEEP, self.pause());
         }
     }
@@ -167,6 +200,9 @@ impl Session for AccessDatagrams {
                 if let Some(place) = self.outlets.forget(socket) {
                     self.end(place, why.into(), cx);
                 }
+            }
+            Event::Bounced { socket, why } if Some(socket) != self.main => {
+                self.bounced(socket, why.into(), cx);
             }
             Event::Reply { ticket, reply } => self.resolved(ticket, &reply, cx),
             Event::Timer { .. } => self.sweep(cx),

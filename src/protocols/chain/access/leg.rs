@@ -1,7 +1,9 @@
 //! One flow's way through a chain: who it is for, by which chain, and its socket.
 
+use std::net::SocketAddr;
+
 use super::super::outlet::{Begun, Looked, Outlet, Outlets};
-use super::super::passage::{Failed, Flight};
+use super::super::passage::{Blame, Failed, Flight, Why};
 use super::super::wire::Address;
 use super::{Door, stamp};
 use crate::net::Train;
@@ -106,42 +108,49 @@ impl Leg {
         door.routes.list[self.route].hops.is_empty()
     }
 
-    /// The payload of what came; a failure stands for a datagram that was lost, and is told.
+    /// The payload of what came; a failure stands for a datagram that was lost, and is for
+    /// [`Leg::lose`].
     pub(super) fn receive<'a>(
         &mut self,
         door: &Door,
         datagram: &'a [u8],
         scratch: &'a mut Vec<u8>,
-        cx: &mut Cx<'_>,
-    ) -> Option<&'a [u8]> {
+    ) -> Result<&'a [u8], Failed> {
         let route = &door.routes.list[self.route];
-        match self.flight.unwrap(route, datagram, scratch) {
-            Ok(payload) => Some(payload),
-            Err(failed) => {
-                cx.count(Metric::Rejected, 1);
-                self.tell(door, failed);
-                None
-            }
+        self.flight.unwrap(route, datagram, scratch)
+    }
+
+    /// A client's datagram was lost: the log says by whom. `at` is the number of the destination, where
+    /// the configuration names it. Whoever is to blame is passed over from now on.
+    pub(super) fn lose(
+        &self,
+        door: &Door,
+        (client, at): (SocketAddr, Option<usize>),
+        failed: Failed,
+        cx: &mut Cx<'_>,
+    ) {
+        cx.count(Metric::Rejected, 1);
+        let route = &door.routes.list[self.route];
+        let kind = match failed.why {
+            Why::Forged => "forged",
+            why => why.code().name(),
+        };
+        door.complaints.say(kind, cx, |cx| {
+            let (name, handle, to) = (&door.name, cx.handle, self.flight.destination());
+            let mut line = format!("access {name} {handle} from={client} to={to}");
+            route.describe(failed, &mut line);
+            line + " datagram lost: " + &route.tell(failed)
+        });
+        match (route.blame(failed), at) {
+            (Blame::Chain, _) => door.leave_out(self.route, failed),
+            (Blame::Destination, Some(at)) => door.pass_over(at, self.route, failed, cx),
+            (Blame::Destination, None) | (Blame::Nobody, _) => {}
         }
     }
 
     /// True when its chain is broken and another is not: it is left for that one.
     pub(super) fn is_left_out(&self, door: &Door) -> bool {
         door.routes.is_left_out(self.route)
-    }
-
-    /// Whom it leads to.
-    pub(super) fn destination(&self) -> &Address {
-        self.flight.destination()
-    }
-
-    fn tell(&self, door: &Door, failed: Failed) {
-        let (name, to) = (&door.name, self.flight.destination());
-        let route = &door.routes.list[self.route];
-        log::debug!(
-            "access {name} to={to} lost a datagram: {}",
-            route.tell(failed)
-        );
     }
 
     /// What clients name is looked at before it is dialled; what the configuration names is not.

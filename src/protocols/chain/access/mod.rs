@@ -16,7 +16,7 @@ mod prober;
 mod routes;
 mod session;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,9 +26,11 @@ pub(super) use self::datagrams::AccessDatagrams;
 pub(super) use self::prober::Prober;
 pub(super) use self::routes::Routes;
 pub(super) use self::session::AccessSession;
+use super::complaints::Complaints;
 use super::config::{Access, AccessProtocol};
 use super::hop::target_of;
 use super::nonces::Nonces;
+use super::passage::{Blame, Failed};
 use super::wire::{Address, Nonce};
 use crate::control::resolver::Names;
 use crate::session::{Cx, Silence};
@@ -47,9 +49,9 @@ pub(super) struct Door {
     bound: Vec<SocketAddr>,
     /// The destinations of the configuration, in its order.
     to: Vec<Address>,
-    /// Whose turn it is.
-    next: Cell<usize>,
-    /// The destinations, for a chain without hops.
+    /// Whose turn it is of those, and which are passed over, for what is not dialled here.
+    turns: Rc<Targets>,
+    /// The destinations, for a connection by a chain without hops.
     straight: Rc<Targets>,
     /// The first hop of each chain that has one.
     firsts: Vec<Rc<Targets>>,
@@ -57,6 +59,8 @@ pub(super) struct Door {
     /// What may be dialled for clients that name it, by a chain without hops.
     screen: Screen,
     nonces: RefCell<Nonces>,
+    /// What is said of lost datagrams.
+    complaints: Rc<Complaints>,
     pub(super) times: Times,
 }
 
@@ -83,7 +87,7 @@ impl Door {
         bound: Vec<SocketAddr>,
         routes: Arc<Routes>,
         names: Names,
-        screen: Screen,
+        (screen, complaints): (Screen, Rc<Complaints>),
         times: Times,
     ) -> Self {
         let targets = |list: Vec<Target>| Targets::new(list, times.connect, names.clone());
@@ -96,7 +100,7 @@ impl Door {
             tenure: 0,
             protocol: access.protocol,
             to: access.to.iter().map(address_of).collect(),
-            next: Cell::new(0),
+            turns: targets(access.to.clone()),
             straight: targets(access.to.clone()),
             firsts: firsts.collect(),
             access,
@@ -104,6 +108,7 @@ impl Door {
             routes,
             screen,
             nonces: RefCell::new(Nonces::new()),
+            complaints,
             times,
             names,
         }
@@ -123,11 +128,26 @@ impl Door {
             && (!access.dials_for_clients() || Rc::ptr_eq(&self.screen, screen))
     }
 
-    /// The destination whose turn it is.
-    fn turn(&self) -> usize {
-        let turn = self.next.get();
-        self.next.set((turn + 1) % self.to.len().max(1));
-        turn
+    /// Where a failure is a destination's, that is passed over for a while, if there is another.
+    fn pass_over(&self, at: usize, route: usize, failed: Failed, cx: &mut Cx<'_>) {
+        let route = &self.routes.list[route];
+        if route.blame(failed) != Blame::Destination {
+            return;
+        }
+        if self.turns.note_failed(at, cx.now) && self.to.len() > 1 {
+            self.complaints.say("passed over", cx, |_| {
+                let (name, to, told) = (&self.name, &self.to[at], route.tell(failed));
+                format!("access {name} to={to} is passed over for now: {told}")
+            });
+        }
+    }
+
+    /// A chain is left out for now, if there is another.
+    fn leave_out(&self, route: usize, failed: Failed) {
+        if self.routes.note_broken(route) {
+            let (name, told) = (&self.name, self.routes.list[route].tell(failed));
+            log::warn!("access {name} chain {route} is left out for now: {told}");
+        }
     }
 
     /// A dialling's targets for a chain: its first hop or, without one, the destination.

@@ -56,8 +56,10 @@ struct Passing {
     /// The present chain, and a bit for each that was tried.
     route: usize,
     tried: u16,
-    /// How many of the listener's destinations were tried.
-    destinations: usize,
+    /// The number of the present destination, where the listener says it, and those still to be tried,
+    /// the next one last.
+    at: Option<usize>,
+    untried: Vec<usize>,
     /// Bytes of the client have left: no other chain may have them.
     is_spent: bool,
     /// The client has ended without a byte that waits; it will not be told again.
@@ -100,9 +102,9 @@ impl AccessSession {
             cx.arm(TIMER, self.door.times.handshake);
             return Ok(());
         }
-        let to = self.door.to.get(self.door.turn()).cloned();
-        self.to = to;
-        self.pass(client, front, cx)
+        let mut untried = self.door.turns.order(cx.now);
+        untried.reverse();
+        self.pass(client, front, untried, cx)
     }
 
     fn ask(&mut self, conn: ConnKey, rx: &mut Ring, cx: &mut Cx<'_>) -> Result<(), Close> {
@@ -115,7 +117,7 @@ impl AccessSession {
             None => Ok(()),
             Some(Asked::Connect(address)) => {
                 self.to = Some(address);
-                self.pass(conn, front, cx)
+                self.pass(conn, front, Vec::new(), cx)
             }
             Some(Asked::Associate) => {
                 cx.disarm(TIMER);
@@ -130,16 +132,27 @@ impl AccessSession {
         }
     }
 
-    /// Begins with the first chain.
-    fn pass(&mut self, client: ConnKey, front: Front, cx: &mut Cx<'_>) -> Result<(), Close> {
+    /// Begins with the first chain, and the last of the destinations.
+    fn pass(
+        &mut self,
+        client: ConnKey,
+        front: Front,
+        mut untried: Vec<usize>,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), Close> {
         let random = cx.random();
         let route = self.door.routes.choose(0, random).unwrap_or_default();
+        let at = untried.pop();
+        if let Some(at) = at {
+            self.to = self.door.to.get(at).cloned();
+        }
         let passing = Passing {
             client,
             front,
             route,
             tried: 0,
-            destinations: 1,
+            at,
+            untried,
             is_spent: false,
             client_ended: false,
             attempts: 0,
@@ -269,6 +282,9 @@ impl AccessSession {
         let client_ended = passing.client_ended;
         // Early data have their header before them.
         let version = self.door.access.send_proxy.filter(|_| !passing.is_spent);
+        if let (Some(at), Some(_)) = (passing.at, last) {
+            self.door.turns.note_reached(at);
+        }
         let route = &self.door.routes.list[passing.route];
         if let Stage::Dialling(dialling) = &passing.stage
             && !self.door.protocol.is_proxy()
@@ -335,20 +351,23 @@ impl AccessSession {
             cx.close(conn);
         }
         if !route.hops.is_empty() && route.is_broken_by(failed) {
-            if routes.routes.note_broken(number) {
-                let (name, told) = (&self.door.name, route.tell(failed));
-                log::warn!("access {name} chain {number} is left out for now: {told}");
-            }
+            routes.leave_out(number, failed);
             let random = cx.random();
             let next = routes.routes.choose(passing.tried, random);
             if let Some(next) = next.filter(|_| may_retry) {
                 passing.route = next;
                 return self.begin(passing, cx);
             }
-        } else if !route.hops.is_empty() && may_retry && passing.destinations < self.door.to.len() {
-            self.to = self.door.to.get(self.door.turn()).cloned();
-            passing.destinations += 1;
-            return self.begin(passing, cx);
+        } else if !route.hops.is_empty() {
+            // Others learn of it even where this client cannot go on.
+            if let Some(at) = passing.at {
+                routes.pass_over(at, number, failed, cx);
+            }
+            if may_retry && let Some(at) = passing.untried.pop() {
+                passing.at = Some(at);
+                self.to = routes.to.get(at).cloned();
+                return self.begin(passing, cx);
+            }
         }
         self.state = State::Passing(passing);
         cx.count(Metric::Rejected, 1);
@@ -450,9 +469,8 @@ impl Session for AccessSession {
         }
         if let Some((number, failed)) = &self.failed {
             let route = &self.door.routes.list[usize::from(*number)];
-            if let Some(hop) = route.hops.get(failed.hop) {
-                let (index, code) = (failed.hop + 1, failed.why.code().name());
-                let _ = write!(out, " hop={index} at={} code={code}", hop.target);
+            if !route.hops.is_empty() {
+                route.describe(*failed, out);
             }
         }
         match &self.state {

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 pub(super) use self::datagrams::HopDatagrams;
 pub(super) use self::session::HopSession;
+use super::complaints::Complaints;
 use super::nonces::Nonces;
 use super::policy::Policy;
 use super::replay::{Admission, Replay};
@@ -37,6 +38,8 @@ pub(super) struct Hop {
     nonces: RefCell<Nonces>,
     /// How many connections are kept without an answer.
     silent: Rc<Cell<usize>>,
+    /// What is said of datagrams, on this core by the whole role.
+    pub(super) complaints: Rc<Complaints>,
 }
 
 /// The hop that the sessions of one core begin with at present.
@@ -88,15 +91,21 @@ pub(super) enum Heard {
 
 impl Hop {
     pub(super) fn new(rules: Arc<Rules>, names: Names) -> Rc<Self> {
-        Self::of(rules, names, Rc::default())
+        Self::of(rules, names, Rc::default(), Rc::default())
     }
 
     /// The same hop by other rules.
     pub(super) fn with(&self, rules: Arc<Rules>) -> Rc<Self> {
-        Self::of(rules, self.names.clone(), Rc::clone(&self.silent))
+        let (silent, complaints) = (Rc::clone(&self.silent), Rc::clone(&self.complaints));
+        Self::of(rules, self.names.clone(), silent, complaints)
     }
 
-    fn of(rules: Arc<Rules>, names: Names, silent: Rc<Cell<usize>>) -> Rc<Self> {
+    fn of(
+        rules: Arc<Rules>,
+        names: Names,
+        silent: Rc<Cell<usize>>,
+        complaints: Rc<Complaints>,
+    ) -> Rc<Self> {
         let policy = Arc::clone(&rules);
         let screen: Screen =
             Rc::new(move |target: &Target, address| policy.policy.permits(&target.host, address));
@@ -106,6 +115,7 @@ impl Hop {
             screen,
             nonces: RefCell::new(Nonces::new()),
             silent,
+            complaints,
         })
     }
 
