@@ -47,6 +47,10 @@ pub enum Metric {
     /// Datagrams dropped: received cut or for a session that has gone, or not sent because there was
     /// no room or the system refused them.
     DatagramsDropped,
+    /// Datagrams lost on their way through a chain, as a hop or a destination has told.
+    DatagramsRefused,
+    /// Datagrams to a hop that are worth no answer.
+    DatagramsDenied,
     /// Times that a connection with bytes to read had to wait for its pace.
     PaceWaits,
     /// Questions that the control thread had no room for.

@@ -449,6 +449,16 @@ pub const TABLE: &[About] = &[
         "datagrams dropped, on their way in or out",
     ),
     counter(
+        "towpath_datagrams_refused_total",
+        Metric::DatagramsRefused,
+        "datagrams of access listeners that were lost, as a hop or a destination has told",
+    ),
+    counter(
+        "towpath_datagrams_denied_total",
+        Metric::DatagramsDenied,
+        "datagrams to a hop without its key, of another time or seen before, left without an answer",
+    ),
+    counter(
         "towpath_unasked_total",
         Metric::Unasked,
         "questions that the control thread had no room for",

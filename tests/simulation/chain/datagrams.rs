@@ -10,6 +10,7 @@ use towpath::protocols::chain::wire::{
     Address, Code, Flags, Key, RESPONSE_FRAME, Request, Transport, seal_request,
 };
 use towpath::protocols::chain::{AccessProtocol, Config};
+use towpath::stats::Metric;
 
 use super::street::{Street, access, chain_of, destination, hop_at, hop_house, key_of};
 use crate::house::House;
@@ -222,6 +223,18 @@ fn who_shows_no_key_no_time_or_an_old_header_gets_no_answer() {
     }
     assert_eq!(post.arrived(destination()).len(), 1);
     assert_eq!(post.house.world.borrow().air.ports[0].sent.len(), 0);
+    let counted = |metric| post.house.counters.get(metric);
+    assert_eq!(counted(Metric::DatagramsDenied), 12);
+    assert_eq!(counted(Metric::Unlogged), 0, "the second is not over");
+    post.wait(Duration::from_secs(31));
+    let left_out = post.house.counters.get(Metric::Unlogged);
+    // Two with another key and two altered ones are of one kind, as two that are cut and two of none are.
+    assert_eq!(left_out, 0);
+    for _ in 0..50 {
+        post.throw(client(1), &wrong);
+    }
+    post.wait(Duration::from_secs(31));
+    assert_eq!(post.house.counters.get(Metric::Unlogged), 46);
 }
 
 /// Carries what was sent in any house to whom it was sent; the destination sends everything back.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use towpath::protocols::chain::AccessProtocol;
+use towpath::stats::Metric;
 
 use super::datagrams::{client, fly, main};
 use super::street::{Fate, Street, access, chain_of, target};
@@ -97,6 +98,8 @@ fn a_flow_leaves_a_destination_that_refuses_and_others_pass_it_over() {
         assert_eq!(post.at(first()), [&b"lost"[..], b"rested"], "{hops} hops");
         post.say(1, b"stays");
         assert!(post.at(second()).contains(&b"stays".to_vec()));
+        let counters = &post.street.houses[0].counters;
+        assert_eq!(counters.get(Metric::DatagramsRefused), 1, "{hops} hops");
     }
 }
 

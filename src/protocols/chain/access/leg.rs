@@ -129,7 +129,7 @@ impl Leg {
         failed: Failed,
         cx: &mut Cx<'_>,
     ) {
-        cx.count(Metric::Rejected, 1);
+        cx.count(Metric::DatagramsRefused, 1);
         let route = &door.routes.list[self.route];
         let kind = match failed.why {
             Why::Forged => "forged",

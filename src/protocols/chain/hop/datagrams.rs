@@ -19,7 +19,7 @@ use super::super::wire::{
     Address, Code, Direction, Nonce, Request, Response, Transport, frame_len, open_datagram,
     seal_datagram,
 };
-use super::{Heard, Hop, PresentHop, code_of, target_of};
+use super::{Heard, Hop, NO_LENGTH, PresentHop, code_of, target_of};
 use crate::control::Reply;
 use crate::net::{SocketKey, Train};
 use crate::relay::{Flows, Place};
@@ -63,21 +63,27 @@ impl HopDatagrams {
         }
     }
 
-    /// Takes a datagram of a client; `None` when it is left without an answer.
-    fn take(&mut self, packet: &[u8], from: SocketAddr, cx: &mut Cx<'_>) -> Option<()> {
-        let len = frame_len(packet).ok().flatten()?;
-        let (frame, rest) = packet.split_at_checked(len)?;
+    /// Takes a datagram of a client. `Err` says why it is left without an answer.
+    fn take(
+        &mut self,
+        packet: &[u8],
+        from: SocketAddr,
+        cx: &mut Cx<'_>,
+    ) -> Result<(), &'static str> {
+        let len = frame_len(packet).map_err(|_| NO_LENGTH)?;
+        let cut = len.and_then(|len| packet.split_at_checked(len));
+        let (frame, rest) = cut.ok_or("the header is cut short")?;
         let (nonce, request) = match self.hop.hear(Transport::Udp, frame, cx) {
-            Heard::Stranger(_) => return None,
+            Heard::Stranger(why) => return Err(why),
             Heard::Refused(nonce, code) => {
                 self.respond(from, &nonce, code, &[], cx);
-                return Some(());
+                return Ok(());
             }
             Heard::Request(nonce, request) => (nonce, request),
         };
         if request.flags.probe {
             self.respond(from, &nonce, Code::Ok, rest, cx);
-            return Some(());
+            return Ok(());
         }
         let mut opened = std::mem::take(&mut self.payload);
         opened.clear();
@@ -95,7 +101,16 @@ impl HopDatagrams {
             None => self.respond(from, &nonce, Code::Protocol, &[], cx),
         }
         self.payload = opened;
-        Some(())
+        Ok(())
+    }
+
+    /// Whoever has no key learns nothing, but the operator does, as of connections.
+    fn deny(&self, from: SocketAddr, why: &'static str, cx: &mut Cx<'_>) {
+        cx.count(Metric::DatagramsDenied, 1);
+        self.hop.complaints.say(why, cx, |cx| {
+            let handle = cx.handle;
+            format!("chain {handle} from={from} datagram denied: {why}")
+        });
     }
 
     /// Passes a payload on by its flow, which it begins if there is none.
@@ -269,6 +284,7 @@ impl HopDatagrams {
         }
         let now = u64::try_from(cx.unix_time().as_millis()).unwrap_or(u64::MAX);
         self.hop.rules.replay.sweep(now);
+        self.hop.complaints.settle(cx);
         cx.arm(SWEEP, self.pause());
     }
 
@@ -289,8 +305,8 @@ impl Session for HopDatagrams {
             }
             Event::Datagrams { socket, train } if Some(socket) == self.main => {
                 for packet in train.datagrams() {
-                    if self.take(packet, train.from, cx).is_none() {
-                        cx.count(Metric::Ignored, 1);
+                    if let Err(why) = self.take(packet, train.from, cx) {
+                        self.deny(train.from, why, cx);
                     }
                 }
             }

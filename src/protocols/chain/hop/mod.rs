@@ -199,6 +199,9 @@ pub(super) fn code_of(failure: Failure) -> Code {
     }
 }
 
+/// For the log: what stands where a header's length would is none.
+const NO_LENGTH: &str = "the header has no length of ours";
+
 /// Whole milliseconds, as a response tells them.
 pub(super) fn millis(time: Duration) -> u32 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX)

@@ -19,7 +19,7 @@ use super::super::sealing::Sealing;
 use super::super::wire::{
     Address, Code, HEAD, MAX_LENGTH, Nonce, Request, Response, Side, Transport, frame_len, records,
 };
-use super::{Heard, Hop, code_of, millis, target_of};
+use super::{Heard, Hop, NO_LENGTH, code_of, millis, target_of};
 use crate::buffer::Ring;
 use crate::net::ConnKey;
 use crate::session::{Cause, Close, Cx, Event, Session};
@@ -83,7 +83,7 @@ impl HopSession {
             Ok(_) => return Ok(()),
             Err(_) => {
                 rx.consume(rx.len());
-                return self.fall_silent("the header has no length of ours", cx);
+                return self.fall_silent(NO_LENGTH, cx);
             }
         };
         match self.hop.hear(Transport::Tcp, &frame[..len], cx) {
