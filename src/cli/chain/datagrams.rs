@@ -26,12 +26,13 @@ impl Chain {
 }
 
 /// Stdin and stdout: each read of stdin is a datagram, and each datagram that comes is written. When stdin
-/// has ended, it ends as soon as nothing comes any more.
+/// has ended, it ends as soon as nothing comes any more: well, if there was an answer, or no question.
 pub(super) fn converse(chain: &Chain) -> Result<(), Failure> {
     let socket = Arc::new(chain.socket()?);
     let timed = socket.set_read_timeout(Some(QUIET));
     timed.map_err(|error| Failure::new(FAILED, format!("towpath chain: no timeout: {error}")))?;
-    let sent = send_stdin(Arc::clone(&socket))?;
+    let has_asked = Arc::new(AtomicBool::new(false));
+    let sent = send_stdin(Arc::clone(&socket), Arc::clone(&has_asked))?;
     let (mut is_ended, mut has_come, mut lost) = (false, false, None);
     loop {
         // Before the wait: an answer has all of it.
@@ -57,14 +58,29 @@ pub(super) fn converse(chain: &Chain) -> Result<(), Failure> {
         }
     }
     // Where something came, the chain is good, and losses are what datagrams are like.
-    match lost.filter(|_| !has_come) {
+    match lost {
+        _ if has_come => Ok(()),
         Some(error) => Err(failed(&error)),
+        None if has_asked.load(Ordering::Relaxed) => Err(unanswered(chain)),
         None => Ok(()),
     }
 }
 
+/// A hop answers no datagram that it does not know the key of, and no destination has to answer.
+fn unanswered(chain: &Chain) -> Failure {
+    let causes = match chain.hops.is_empty() {
+        true => "the destination is silent",
+        false => {
+            "a hop's key is another, this clock is more than 30s from a hop's, or the destination is silent"
+        }
+    };
+    let line = format!("towpath chain: no answer came within {QUIET:?} after stdin: {causes}");
+    Failure::new(FAILED, line)
+}
+
 /// Sends all of stdin on a thread of its own; what is received from it is the first failure, and its end.
-fn send_stdin(socket: Arc<Socket>) -> Result<Receiver<Error>, Failure> {
+/// `has_asked` is set before the end when there was a datagram.
+fn send_stdin(socket: Arc<Socket>, has_asked: Arc<AtomicBool>) -> Result<Receiver<Error>, Failure> {
     let (tell, told) = bounded(1);
     let started = pump::spawn("stdin", move || {
         let mut stdin = io::stdin().lock();
@@ -79,6 +95,7 @@ fn send_stdin(socket: Arc<Socket>) -> Result<Receiver<Error>, Failure> {
                     return;
                 }
             };
+            has_asked.store(true, Ordering::Relaxed);
             if let Err(error) = socket.send(&block[..count]) {
                 warn!("a datagram is lost: {error}");
                 let _ = tell.try_send(error);
