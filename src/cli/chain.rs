@@ -22,7 +22,7 @@ pub(super) use trial::{Trial, command as test_command};
 use super::exit::{FAILED, Failure};
 use super::flags::{Command, Environment, Flag, Group, HELP, LOG, Line, Usage, Values};
 use super::{Invocation, logging, pump};
-use crate::chain::{Address, Error, Hop, Options, PORT, PUBLIC_KEY, Stream};
+use crate::chain::{Address, Error, Hop, MAX_HOPS, Options, PORT, PUBLIC_KEY, Stream};
 use crate::config::{address, duration, plain};
 
 /// What the command is to do.
@@ -122,37 +122,24 @@ impl Way {
         };
         let checked = destination.parse::<Address>();
         checked.map_err(|error| told("DESTINATION", destination, error))?;
-        let via = values.given("via").unwrap_or_default();
-        let via: Vec<String> = via
-            .iter()
-            .flat_map(|list| list.split(','))
-            .map(|hop| hop.trim().to_owned())
-            .collect();
+        let (via, place) = match values.given("via") {
+            Some(lists) => (lists, "--via"),
+            None => (values.value("via").into_iter().collect(), "TOWPATH_VIA"),
+        };
+        let via: Vec<String> = via.iter().flat_map(|list| split(list)).collect();
+        if via.len() > MAX_HOPS {
+            let count = via.len();
+            let message =
+                format!("{place}: {count} hops are too many; a chain has at most {MAX_HOPS}");
+            return Err(command.wrong(message));
+        }
         let mut is_here = true;
         for hop in &via {
             let checked = Address::parse_or(hop, PORT);
-            let address = checked.map_err(|error| told("--via", hop, error))?;
+            let address = checked.map_err(|error| told(place, hop, error))?;
             is_here &= address.is_loopback();
         }
-        let key_files = values.given("key-file").unwrap_or_default();
-        match (via.len(), key_files.len()) {
-            (0, 0) => {}
-            // A hop without a key can be had there alone, and a hop with one says nothing to us.
-            (_, 0) if is_here => {}
-            (_, 0) => {
-                let message =
-                    "--key-file FILE is missing; write it once for each hop, or once for all";
-                return Err(command.wrong(message));
-            }
-            (0, _) => return Err(command.wrong("--key-file is for hops; --via HOP names them")),
-            (hops, files) if files == 1 || files == hops => {}
-            (hops, files) => {
-                return Err(command.wrong(format!(
-                    "{files} key files for {hops} hops; write --key-file once for each hop, or once for \
-                     all"
-                )));
-            }
-        }
+        let key_files = key_files(command, values, via.len(), is_here)?;
         let timeout = values.value("connect-timeout").map(|text| duration(&text));
         let timeout = timeout.transpose();
         Ok(Way {
@@ -189,6 +176,52 @@ impl Way {
             },
         })
     }
+}
+
+/// The key files of so many hops: one for each, or one for all. A hop without a key can be had on loopback
+/// alone, and a hop with one says nothing to us.
+fn key_files(
+    command: &Command,
+    values: &Values<'_>,
+    hops: usize,
+    is_here: bool,
+) -> Result<Vec<String>, Usage> {
+    let (files, is_variable) = match values.given("key-file") {
+        Some(files) => (files, false),
+        // Who has it set for other chains may reach a destination directly all the same.
+        None if hops == 0 => (Vec::new(), true),
+        None => {
+            let list = values.value("key-file").unwrap_or_default();
+            let named = split(&list).filter(|file| !file.is_empty());
+            (named.collect(), true)
+        }
+    };
+    match (hops, files.len()) {
+        (0, 0) => {}
+        (_, 0) if is_here => {}
+        (_, 0) => {
+            let message = "--key-file FILE is missing; write it once for each hop, or once for all";
+            return Err(command.wrong(message));
+        }
+        (0, _) => return Err(command.wrong("--key-file is for hops; --via HOP names them")),
+        (hops, count) if count == 1 || count == hops => {}
+        (hops, count) if is_variable => {
+            return Err(command.wrong(format!(
+                "TOWPATH_KEY_FILE: {count} key files for {hops} hops; name one for each hop, or one for all"
+            )));
+        }
+        (hops, count) => {
+            return Err(command.wrong(format!(
+                "{count} key files for {hops} hops; write --key-file once for each hop, or once for all"
+            )));
+        }
+    }
+    Ok(files)
+}
+
+/// The parts of a list with commas.
+fn split(list: &str) -> impl Iterator<Item = String> + '_ {
+    list.split(',').map(|part| part.trim().to_owned())
 }
 
 impl Chain {
@@ -286,17 +319,18 @@ pub(super) fn command() -> Command {
 }
 
 fn via() -> Flag {
-    let help =
-        "the proxy servers in their order, HOST:PORT; the port may be left out where it is 7300";
-    let mut flag = Flag::value("via", "HOP[,HOP...]", help);
+    let help = "the proxy servers in their order, at most 64, HOST:PORT; the port may be left out where it \
+                is 7300";
+    let mut flag = Flag::value("via", "HOP[,HOP...]", help).environment();
     flag.repeats = true;
     flag
 }
 
 fn key_file() -> Flag {
-    let help = "file with a hop's key; once for each hop in their order, or once for all of them; may be \
-                left out where all hops are on loopback and have no key";
-    let mut flag = Flag::value("key-file", "FILE", help);
+    let help = "file with a hop's key; once for each hop in their order, or once for all of them (in the \
+                variable with commas between them); may be left out where all hops are on loopback and have \
+                no key";
+    let mut flag = Flag::value("key-file", "FILE", help).environment();
     flag.repeats = true;
     flag
 }
@@ -317,5 +351,59 @@ mod tests {
         let timeout = duration(CONNECT_TIMEOUT.default).unwrap();
         assert_eq!(timeout, Options::default().connect_timeout);
         assert!(via().help.ends_with(&PORT.to_string()));
+        assert!(via().help.contains(&format!("at most {MAX_HOPS},")));
+        let help = command().help();
+        for variable in ["TOWPATH_VIA", "TOWPATH_KEY_FILE"] {
+            assert!(help.contains(variable), "{help}");
+        }
+    }
+
+    fn way(line: &str, environment: &[(&str, &str)]) -> Result<Way, Usage> {
+        let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        let look_up = |name: &str| {
+            let found = environment.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| OsString::from(value))
+        };
+        let command = command();
+        match command.parse(&words, &look_up)? {
+            Line::Values(values) => Way::of(&command, &values),
+            Line::Help(_) => panic!("no help was asked for"),
+        }
+    }
+
+    #[test]
+    fn the_environment_stands_in_for_the_hops_and_their_keys() {
+        let environment = [
+            ("TOWPATH_VIA", "fra.example, nyc.example:7301"),
+            ("TOWPATH_KEY_FILE", "fra.key,nyc.key"),
+        ];
+        let found = way("db:1", &environment).unwrap();
+        assert_eq!(found.via, ["fra.example", "nyc.example:7301"]);
+        assert_eq!(found.key_files, ["fra.key", "nyc.key"]);
+        let line = "db:1 --via one.example --key-file a,b";
+        let found = way(line, &environment).unwrap();
+        assert_eq!(found.via, ["one.example"], "a flag beats it");
+        assert_eq!(found.key_files, ["a,b"], "of a flag it is one name");
+        let wrong = way("db:1 --via a.example,b.example,c.example", &environment).unwrap_err();
+        assert!(
+            wrong.message.contains("TOWPATH_KEY_FILE: 2 key files"),
+            "{wrong}"
+        );
+        let wrong = way("db:1", &[("TOWPATH_VIA", "a:b:c")]).unwrap_err();
+        assert!(wrong.message.starts_with("TOWPATH_VIA: "), "{wrong}");
+        let direct = way("db:1", &environment[1..]).unwrap();
+        assert!(direct.via.is_empty() && direct.key_files.is_empty());
+        assert!(way("db:1 --key-file x", &[]).is_err());
+    }
+
+    #[test]
+    fn a_chain_has_no_more_hops_than_it_may() {
+        let via = |count| vec!["127.0.0.1:1"; count].join(",");
+        assert!(way(&format!("db:1 --via {}", via(MAX_HOPS)), &[]).is_ok());
+        let wrong = way(&format!("db:1 --via {}", via(MAX_HOPS + 1)), &[]).unwrap_err();
+        assert_eq!(
+            wrong.message,
+            "--via: 65 hops are too many; a chain has at most 64"
+        );
     }
 }
