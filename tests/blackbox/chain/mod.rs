@@ -13,6 +13,7 @@ mod hops;
 mod hostile;
 mod http;
 mod lies;
+mod lost;
 mod malformed;
 mod payload_key;
 mod policy;
