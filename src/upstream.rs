@@ -223,7 +223,8 @@ impl From<io::ErrorKind> for Failure {
             io::ErrorKind::TimedOut => Self::TimedOut,
             io::ErrorKind::ConnectionReset => Self::Reset,
             io::ErrorKind::HostUnreachable => Self::NoHost,
-            io::ErrorKind::NetworkUnreachable => Self::NoNetwork,
+            // The system's word for a destination that its routes swallow.
+            io::ErrorKind::NetworkUnreachable | io::ErrorKind::InvalidInput => Self::NoNetwork,
             io::ErrorKind::AddrNotAvailable => Self::NoPort,
             io::ErrorKind::PermissionDenied => Self::NotPermitted,
             _ => Self::Other,

@@ -38,6 +38,8 @@ pub enum Cause {
     HandedOn,
     /// A frame broke the protocol.
     Wire(WireError),
+    /// What came is not of the protocol; the words say why.
+    Malformed(&'static str),
     /// The stream ended inside a frame.
     Truncated,
     /// Something took longer than it may; the word says what.
@@ -139,7 +141,7 @@ impl Cause {
         match self {
             Cause::Finished => Reason::Finished,
             Cause::HandedOn => Reason::HandedOn,
-            Cause::Wire(_) => Reason::ProtocolError,
+            Cause::Wire(_) | Cause::Malformed(_) => Reason::ProtocolError,
             Cause::Truncated => Reason::Truncated,
             Cause::Deadline(_) => Reason::Timeout,
             Cause::Io(..) => Reason::IoError,
@@ -197,6 +199,7 @@ impl fmt::Display for Cause {
         match self {
             Cause::Finished => f.write_str("finished"),
             Cause::Wire(error) => write!(f, "protocol error: {error}"),
+            Cause::Malformed(why) => write!(f, "protocol error: {why}"),
             Cause::Truncated => f.write_str("stream ended inside a frame"),
             Cause::Deadline(what) => write!(f, "{what} timeout"),
             Cause::Io(operation, kind) => write!(f, "{operation}: {kind}"),

@@ -24,7 +24,11 @@ pub(super) fn read(command: &str, flag: &str, path: &str) -> Result<Key, Failure
             io::ErrorKind::PermissionDenied => DENIED,
             _ => USAGE,
         };
-        failed(code, format!("cannot be read: {error}"))
+        let more = match code {
+            USAGE => format!(" (see towpath {command} --help)"),
+            _ => String::new(),
+        };
+        failed(code, format!("cannot be read: {error}{more}"))
     })?;
     let wrong = |error: KeyError| failed(CONFIGURATION, format!("holds no key: {error}"));
     // What is not text has a character that is not base64.

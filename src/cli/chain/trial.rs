@@ -113,7 +113,7 @@ fn object(report: &Report) -> Value {
         fields.insert("address".to_owned(), json!(step.address));
         for (name, time) in [("connect_ms", step.connect), ("header_ms", step.header)] {
             if let Some(time) = time {
-                fields.insert(name.to_owned(), json!(ms(time)));
+                fields.insert(name.to_owned(), json!((ms(time) * 1000.0).round() / 1000.0));
             }
         }
         fields.insert("ok".to_owned(), json!(matches!(verdict, Verdict::Good)));
@@ -179,7 +179,7 @@ mod tests {
         let (code, is_last) = (Code::Refused, true);
         Report {
             hops: vec![
-                step("a", time(340), time(520)),
+                step("a", time(340), Some(Duration::from_nanos(520_789))),
                 step("b:7301", time(2000), None),
             ],
             destination: Some(step("db:1", None, None)),
@@ -204,6 +204,8 @@ mod tests {
         let object = object(&report());
         assert_eq!(object["ok"], json!(false));
         assert_eq!(object["hops"][0]["ok"], json!(true));
+        assert_eq!(object["hops"][0]["connect_ms"], json!(0.34));
+        assert_eq!(object["hops"][0]["header_ms"], json!(0.521));
         assert_eq!(object["hops"][1]["kind"], json!("refused"));
         assert_eq!(object["destination"]["error"], json!("not reached"));
     }

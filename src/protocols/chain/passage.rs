@@ -107,7 +107,11 @@ impl Route {
     pub(super) fn tell(&self, failed: Failed) -> String {
         let address = match self.hops.get(failed.hop) {
             Some(hop) => hop.target.to_string(),
-            None => return failed.why.words(true).to_owned(),
+            // There is nobody but the destination that it could be of.
+            None => match failed.why {
+                Why::Dial(failure) => return words_of_destination(failure).to_owned(),
+                why => return why.words(true).to_owned(),
+            },
         };
         let is_last = failed.hop + 1 == self.hops.len();
         let words = failed.why.words(is_last);
@@ -150,6 +154,14 @@ impl Route {
             Why::Said(_) => !is_last,
             Why::Silent | Why::Late | Why::Forged | Why::Dial(_) => true,
         }
+    }
+}
+
+/// Why the destination was not connected to from here: as the last hop would say it.
+fn words_of_destination(failure: Failure) -> &'static str {
+    match code_of(failure) {
+        Code::Overloaded | Code::Internal => "destination could not be connected to",
+        code => code.text(),
     }
 }
 
@@ -351,5 +363,95 @@ impl Flight {
         open_datagram(scratch, key, Direction::Response, &header, rest)
             .map_err(|_| Failed { hop, why })?;
         Ok(scratch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn route(hops: u8) -> Route {
+        let station = |number| {
+            let at: std::net::SocketAddr = ([10, 0, 0, number], 7300).into();
+            let address = Address::Socket(at);
+            Station {
+                target: target_of(&address),
+                address,
+                key: Key::from_bytes([number; 32]),
+            }
+        };
+        Route {
+            hops: (1..=hops).map(station).collect(),
+            payload_key: None,
+            weight: 1,
+        }
+    }
+
+    fn dialled(why: io::ErrorKind) -> Failed {
+        let why = Why::Dial(why.into());
+        Failed { hop: 0, why }
+    }
+
+    #[test]
+    fn without_hops_the_destination_is_told_of_as_by_a_hop() {
+        let kinds = [
+            (io::ErrorKind::ConnectionRefused, Code::Refused),
+            (io::ErrorKind::TimedOut, Code::Timeout),
+            (io::ErrorKind::HostUnreachable, Code::Unreachable),
+            // A route that swallows what goes there.
+            (io::ErrorKind::InvalidInput, Code::Unreachable),
+            (io::ErrorKind::PermissionDenied, Code::Forbidden),
+        ];
+        for (kind, code) in kinds {
+            assert_eq!(dialled(kind).why.code(), code);
+            assert_eq!(route(0).tell(dialled(kind)), code.text());
+        }
+        for failure in [Failure::NoPort, Failure::Other] {
+            let why = Why::Dial(failure);
+            let told = route(0).tell(Failed { hop: 0, why });
+            assert_eq!(told, "destination could not be connected to");
+        }
+        let told = route(1).tell(dialled(io::ErrorKind::ConnectionRefused));
+        assert_eq!(told, "hop 1 (10.0.0.1:7300): refused the connection");
+    }
+
+    #[test]
+    fn a_lost_datagram_is_blamed_on_who_was_not_reached() {
+        let said = |hop, code| Failed {
+            hop,
+            why: Why::Said(code),
+        };
+        let refused = dialled(io::ErrorKind::ConnectionRefused);
+        assert_eq!(route(0).blame(refused), Blame::Destination);
+        assert_eq!(route(2).blame(refused), Blame::Chain);
+        assert_eq!(route(2).blame(said(0, Code::Refused)), Blame::Chain);
+        assert_eq!(route(2).blame(said(1, Code::Refused)), Blame::Destination);
+        for code in [Code::Overloaded, Code::Protocol, Code::Internal] {
+            assert_eq!(route(2).blame(said(1, code)), Blame::Nobody);
+        }
+        let forged = Failed {
+            hop: 1,
+            why: Why::Forged,
+        };
+        assert_eq!(route(2).blame(forged), Blame::Nobody);
+        // One that is too long, or for which this host has no room, says nothing of whom it was for.
+        let long = dialled(io::ErrorKind::Other);
+        assert_eq!(
+            [0, 2].map(|hops| route(hops).blame(long)),
+            [Blame::Nobody; 2]
+        );
+    }
+
+    #[test]
+    fn the_log_names_the_hop_its_address_and_the_code() {
+        let mut line = String::new();
+        let why = Why::Said(Code::Refused);
+        route(2).describe(Failed { hop: 1, why }, &mut line);
+        assert_eq!(line, " hop=2 at=10.0.0.2:7300 code=refused");
+        line.clear();
+        route(0).describe(dialled(io::ErrorKind::TimedOut), &mut line);
+        assert_eq!(line, " code=timeout");
     }
 }

@@ -349,7 +349,25 @@ fn a_key_file_that_holds_no_key_is_a_bad_configuration() {
         "--key-file",
         &missing,
     ];
-    towpath(&words, &[], b"").expect(2);
+    let finished = towpath(&words, &[], b"").expect(2);
+    let more = "(see towpath chain --help)";
+    assert!(finished.error.contains(more), "{}", finished.error);
+}
+
+#[test]
+fn the_environment_names_hops_and_keys() {
+    let backend = Backend::echo();
+    let row = Row::new(2, &[backend.address]);
+    let keys = Keys::of(&row.hops());
+    let files: Vec<String> = keys.flags().into_iter().skip(1).step_by(2).collect();
+    let (via, files) = (via(&row.hops()), files.join(","));
+    let environment = [("TOWPATH_VIA", &*via), ("TOWPATH_KEY_FILE", &*files)];
+    let to = backend.address.to_string();
+    let finished = towpath(&["chain", &to], &environment, b"by variables").expect(0);
+    assert_eq!(finished.output, b"by variables");
+    let finished = towpath(&["chain", "test", &to], &environment, b"").expect(0);
+    assert_eq!(finished.text().lines().count(), 3, "{}", finished.text());
+    row.stop();
 }
 
 #[test]

@@ -192,6 +192,8 @@ fn what_is_no_http_is_refused_or_closed() {
         let refused = answer.is_empty() || answer.starts_with(b"HTTP/1.1 4");
         assert!(refused, "{}", crate::support::peer::text(&answer));
     }
+    let line = "downstream: protocol error: the head is no HTTP/1 request";
+    crate::support::until("the log says so", || server.log().contains(line));
     server.stop();
     row.stop();
 }

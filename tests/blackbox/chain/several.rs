@@ -92,6 +92,9 @@ fn a_broken_chain_is_left_out_and_comes_back() {
     let chains = [(&[broken.clone()][..], 100), (&[sound.hop.clone()][..], 1)];
     let server = server_of(&chains, backend.address);
     expect_steady(&server, 30);
+    // Numbered as `check` does it.
+    let line = "access db chain 1 is left out for now: ";
+    until("the log names it", || server.log().contains(line));
     let (_mended, witness) = FakeHop::honest_on(refusing.open(), broken.key);
     until("the mended chain is used again", || {
         assert!(gets_through(&server));

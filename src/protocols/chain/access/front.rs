@@ -97,7 +97,12 @@ fn read_http(
         let mut answer = Vec::new();
         refusal.encode(&mut answer);
         cx.send(conn, &answer);
-        Close::downstream(Cause::Denied(refusal.words())).told()
+        let words = refusal.words();
+        let cause = match refusal {
+            http::Refusal::Malformed(_) | http::Refusal::TooLarge => Cause::Malformed(words),
+            http::Refusal::Method | http::Refusal::Unauthorised => Cause::Denied(words),
+        };
+        Close::downstream(cause).told()
     };
     let (connect, len) = match http::request(bytes) {
         Ok(Some(found)) => found,

@@ -146,7 +146,8 @@ impl Door {
     fn leave_out(&self, route: usize, failed: Failed) {
         if self.routes.note_broken(route) {
             let (name, told) = (&self.name, self.routes.list[route].tell(failed));
-            log::warn!("access {name} chain {route} is left out for now: {told}");
+            let number = route + 1;
+            log::warn!("access {name} chain {number} is left out for now: {told}");
         }
     }
 

@@ -114,10 +114,11 @@ impl Prober {
         if let State::Dialling(dialling) = &self.state {
             self.attempts = dialling.attempts();
         }
-        let (name, number) = (&self.door.name, self.route);
+        // For people they are numbered from 1, as `check` does.
+        let (name, at, number) = (&self.door.name, self.route, self.route + 1);
         let routes = &self.door.routes;
-        let news = routes.note_probe(number, outcome.ok());
-        let (loss, micros) = routes.figures(number);
+        let news = routes.note_probe(at, outcome.ok());
+        let (loss, micros) = routes.figures(at);
         let loss = f64::from(loss) / 10.0;
         match outcome {
             Ok(_) if news => {
@@ -125,7 +126,7 @@ impl Prober {
             }
             Ok(_) => log::debug!("access {name} chain {number}: rtt={micros}us loss={loss}%"),
             Err(failed) if news => {
-                let told = routes.list[number].tell(failed);
+                let told = routes.list[at].tell(failed);
                 log::warn!("access {name} chain {number} is left out for now: {told}");
             }
             Err(_) => log::debug!("access {name} chain {number} is still broken"),
