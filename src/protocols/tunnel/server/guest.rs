@@ -133,6 +133,9 @@ impl Guest {
         self.state = State::Served;
         self.forget(cx);
         cx.disarm(PATIENCE);
+        // From now on it is the pair that is limited, as in mode direct: what was on the visitor's
+        // connection alone is replaced, and the frames' own limit knows these bytes no more.
+        cx.pace(conn, data, self.share.throttle.iter().cloned().collect());
         cx.relay(conn, data);
         Ok(())
     }
