@@ -419,6 +419,12 @@ impl<'a> Cx<'a> {
         self.actions.push(Action::PaceOne(conn, way, throttles));
     }
 
+    /// The throttle of the address that a connection comes from, where addresses have a limit: for one
+    /// that is served without a relay.
+    pub fn source(&self, conn: ConnKey) -> Option<Arc<Throttle>> {
+        self.outlets.source(conn)
+    }
+
     /// Sends the end of the stream after what is queued; reading goes on.
     pub fn finish(&mut self, conn: ConnKey) {
         self.actions.push(Action::Finish(conn));

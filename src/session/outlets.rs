@@ -1,11 +1,12 @@
 //! What a session reaches while it is called: rings, queues and counters, which the engine lends it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Ends, Session};
 use crate::buffer::Ring;
-use crate::net::{ConnKey, SocketKey, Train};
+use crate::net::{ConnKey, SocketKey, Throttle, Train};
 use crate::reactor::Handle;
 use crate::stats::Metric;
 
@@ -25,6 +26,11 @@ pub trait Outlets {
     fn unread(&self, conn: ConnKey) -> usize;
     /// See [`Cx::ends`](super::Cx::ends).
     fn ends(&self, conn: ConnKey) -> Option<Ends>;
+    /// See [`Cx::source`](super::Cx::source).
+    fn source(&self, conn: ConnKey) -> Option<Arc<Throttle>> {
+        let _ = conn;
+        None
+    }
     /// How many bytes more may be queued on a connection until there are `most`.
     fn room(&self, conn: ConnKey, most: usize) -> usize;
     /// How many bytes sessions have queued on this core, in whole blocks.

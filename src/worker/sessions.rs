@@ -12,7 +12,7 @@ use super::sockets::TX_LOW;
 use super::{DRAINING, Handoff, Pending, Timer, Worker};
 use crate::buffer::{Pool, Ring};
 use crate::control::{Command, Reply, Request};
-use crate::net::{Conn, ConnKey, ConnMark, Level, Network, Quota, SocketKey, Stream, Train};
+use crate::net::{Conn, ConnKey, ConnMark, Level, Network, Quota, SocketKey, Stream, Throttle, Train};
 use crate::reactor::{Handle, SessionKey, SessionMark, Table, TimerKey};
 use crate::session::{Action, Cause, Close, Cx, Event, Outlets, Session};
 use crate::stats::{Counters, Metric};
@@ -105,6 +105,15 @@ impl<S: Stream, D> Outlets for Wires<'_, S, D> {
         let said = conn.care.as_ref().and_then(|care| care.destination);
         let to = said.or_else(|| conn.stream.local())?;
         Some(Ends { from, to })
+    }
+
+    fn source(&self, key: ConnKey) -> Option<Arc<Throttle>> {
+        let sources = self.quota.sources();
+        if !sources.are_limited() {
+            return None;
+        }
+        let peer = self.conns.get(key)?.stream.peer()?;
+        sources.throttle(peer.ip(), self.now)
     }
 
     fn reserve_socket(&mut self) -> Option<SocketKey> {

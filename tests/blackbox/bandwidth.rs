@@ -186,6 +186,36 @@ fn the_visitors_of_a_tunnels_service_keep_theirs_in_both_modes() {
 }
 
 #[test]
+fn what_visitors_get_of_a_tunnel_keeps_to_either_limit_in_every_mode() {
+    let total = 4_000_000;
+    let backend = Backend::serve(move |mut peer, _| {
+        bulk::send(&mut peer, 7, total);
+    });
+    let folder = Folder::new();
+    let local = format!("web={}", backend.address);
+    let plan = || tunnel::Plan::new(4);
+    let plans = [
+        plan().text("bandwidth_per_service", "2M"),
+        plan().limit("bandwidth_per_ip = \"2M\""),
+    ];
+    for (number, plan) in plans.iter().enumerate() {
+        let tunnel = plan.start();
+        for mode in [&["--mux"][..], &["--direct"], &[]] {
+            let identity = folder.path().join(format!("{number}-{mode:?}"));
+            let words = [mode, &[&local]].concat();
+            let program = Program::start(tunnel.address, &identity, &words);
+            let mut visitor = Peer::connect(program.public());
+            let start = Instant::now();
+            assert_eq!(bulk::receive(&mut visitor).0, total);
+            let (took, least) = (start.elapsed().as_secs_f64(), 4.0 / 2.1);
+            // What the bucket and a read hold at once goes off the time, no more.
+            assert!(took > least * 0.9, "{number}, {mode:?}: {took} s");
+            assert!(took < least * 10.0, "{number}, {mode:?}: {took} s");
+        }
+    }
+}
+
+#[test]
 fn what_is_no_bandwidth_is_refused_with_its_place() {
     let backend = Backend::silent();
     let route = Route::new("svc").host("default", backend.address);

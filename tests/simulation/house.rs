@@ -58,6 +58,8 @@ pub struct Shape {
     pub terms: Terms,
     /// What may be used before new work is given up.
     pub room: Usage,
+    /// Bytes a second each way for each source address; 0 is no limit.
+    pub bandwidth_per_ip: u64,
 }
 
 impl Default for Shape {
@@ -70,6 +72,7 @@ impl Default for Shape {
             drain_spread: Duration::ZERO,
             terms: Terms::default(),
             room: Usage::default(),
+            bandwidth_per_ip: 0,
         }
     }
 }

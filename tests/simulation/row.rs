@@ -75,7 +75,7 @@ impl Row {
             unix: UNIX,
         });
         let phase = Arc::new(Phase::default());
-        let quota = Arc::new(Quota::new(shape.most, 0));
+        let quota = Arc::new(Quota::new(shape.most, 0).pacing(shape.bandwidth_per_ip));
         let boxes = seats.iter().map(|_| mailbox(depth, Arc::new(Silent)));
         let (cores, boxes): (Vec<_>, Vec<_>) = boxes.unzip();
         let found = |(core, (seat, post)): (usize, (Box<dyn Seat>, _))| {

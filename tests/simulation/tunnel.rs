@@ -7,6 +7,7 @@
 //! * no visitor is left without an end, and when all have gone nothing is left.
 
 mod client;
+mod limits;
 mod moving;
 
 use std::collections::HashMap;

@@ -37,7 +37,7 @@ use super::wire::{
     Transport, Uuid, Visitor,
 };
 use crate::buffer::Ring;
-use crate::net::ConnKey;
+use crate::net::{ConnKey, Pace};
 use crate::reactor::Handle;
 use crate::runs::{self, QUANTUM};
 use crate::session::{Cause, Close, Cx, Mail};
@@ -62,6 +62,8 @@ pub(super) enum News {
     Stay,
     /// The two connections are lost.
     Gone,
+    /// Not all that has come may go to its connection yet.
+    Held,
 }
 
 /// Which end this is.
@@ -91,8 +93,12 @@ struct Guest {
     conn: Option<ConnKey>,
     sending: Sending,
     receiving: Receiving,
-    /// What has come before there was a connection; within the window.
+    /// What has come before there was a connection, or before its time; within the window.
     early: Vec<u8>,
+    /// How fast what has come goes to its connection, where that is limited.
+    pace: Option<Pace>,
+    /// Its session knows that something is left for later.
+    waits: bool,
     /// The end of the stream was sent, and has come.
     ends: [bool; 2],
     /// Its last frame was sent, and has come: the rest goes by a data connection.
@@ -157,6 +163,8 @@ impl Mux {
             sending: Sending::new(),
             receiving: Receiving::new(),
             early: Vec::new(),
+            pace: None,
+            waits: false,
             ends: [false; 2],
             moves: [false; 2],
             known: self.end == End::Client,
@@ -167,18 +175,62 @@ impl Mux {
         self.guests.insert(uuid, guest);
     }
 
-    /// A guest's connection is there; false when the guest has gone.
-    pub(super) fn connect(&mut self, uuid: Uuid, conn: ConnKey, cx: &mut Cx<'_>) -> bool {
+    /// A guest's connection is there. With a pace, what has come leaves by [`Mux::pour`] only, and the
+    /// end behind it is the session's to pass on.
+    pub(super) fn connect(
+        &mut self,
+        uuid: Uuid,
+        conn: ConnKey,
+        pace: Option<Pace>,
+        cx: &mut Cx<'_>,
+    ) {
         let Some(guest) = self.guests.get_mut(&uuid) else {
-            return false;
+            return;
         };
         guest.conn = Some(conn);
-        cx.send(conn, &std::mem::take(&mut guest.early));
-        if guest.ends[1] {
-            cx.finish(conn);
+        guest.pace = pace;
+        if guest.pace.is_none() {
+            cx.send(conn, &std::mem::take(&mut guest.early));
+            if guest.ends[1] {
+                cx.finish(conn);
+            }
         }
         self.grant(uuid, cx);
-        true
+    }
+
+    /// Whether something that has come for a guest waits for its time.
+    pub(super) fn is_held(&self, uuid: Uuid) -> bool {
+        let guest = self.guests.get(&uuid);
+        guest.is_some_and(|guest| guest.pace.is_some() && !guest.early.is_empty())
+    }
+
+    /// Sends a guest what its pace allows of what has come; when to go on, where something is left.
+    pub(super) fn pour(&mut self, uuid: Uuid, cx: &mut Cx<'_>) -> Option<Instant> {
+        let guest = self.guests.get_mut(&uuid)?;
+        let (conn, pace) = (guest.conn?, guest.pace.as_mut()?);
+        let (mut sent, mut due) = (0, None);
+        while due.is_none() && sent < guest.early.len() {
+            match pace.take(cx.now) {
+                Err(later) => due = Some(later),
+                Ok(lent) => {
+                    let count = lent.min(guest.early.len() - sent);
+                    cx.send(conn, &guest.early[sent..sent + count]);
+                    pace.settle(count, true, cx.now);
+                    sent += count;
+                }
+            }
+        }
+        if due.is_none() {
+            pace.settle(0, false, cx.now);
+        }
+        if sent > 0 {
+            guest.early.drain(..sent);
+            // One that is kept waiting here is not silent.
+            guest.used = cx.now;
+        }
+        guest.waits = due.is_some();
+        self.grant(uuid, cx);
+        due
     }
 
     /// Both connections are there: guests that have waited go on.
@@ -426,21 +478,25 @@ impl Mux {
     fn pass_on(&mut self, uuid: Uuid, left: usize, rx: &mut Ring, cx: &mut Cx<'_>) {
         let count = left.min(rx.len());
         self.moved[1] += count as u64;
-        let mut bulky = false;
+        let (mut bulky, mut waits) = (false, false);
         match self.guests.get_mut(&uuid) {
             None => rx.consume(count),
             Some(guest) => {
                 guest.passed[1] += count as u64;
                 bulky = guest.is_now_bulky(count, cx.now);
-                match guest.conn {
+                match guest.conn.filter(|_| guest.pace.is_none()) {
                     Some(conn) => cx.forward(rx, conn, count),
                     None => rx.take_into(count, &mut guest.early),
                 }
+                waits = guest.waits;
             }
         }
         let left = left - count;
         self.part = (left > 0).then_some((uuid, left));
         self.grant(uuid, cx);
+        if !waits && self.pour(uuid, cx).is_some() {
+            self.tell(uuid, News::Held, cx);
+        }
         if bulky {
             self.tell(uuid, News::Bulky, cx);
         }
@@ -452,10 +508,7 @@ impl Mux {
         let (Some(guest), Some(incoming)) = (self.guests.get_mut(&uuid), self.incoming) else {
             return;
         };
-        let waiting = match guest.conn {
-            Some(conn) => cx.unsent(conn),
-            None => guest.early.len(),
-        };
+        let waiting = guest.early.len() + guest.conn.map_or(0, |conn| cx.unsent(conn));
         let to_come = self.part.filter(|(whose, _)| *whose == uuid);
         let held = waiting + to_come.map_or(0, |(_, left)| left);
         let passed = guest.receiving.unread().saturating_sub(held);
@@ -491,9 +544,11 @@ impl Mux {
             cx.reset(conn);
         }
         self.part = None;
-        // A guest whose frames have all come has only its data connection to wait for, and one that
-        // was not announced waits for the next two connections.
-        let gone = |guest: &&Guest| guest.known && guest.moves != [true; 2];
+        // A guest whose frames have all come has only its data connection to wait for, or its time, and
+        // one that was not announced waits for the next two connections.
+        let gone = |guest: &&Guest| {
+            guest.known && guest.moves != [true; 2] && guest.ends != [true; 2]
+        };
         for guest in self.guests.values().filter(gone) {
             cx.post(guest.who, Mail::new(News::Gone));
         }

@@ -66,6 +66,11 @@ pub const VISITOR_TIMEOUT: Duration = Duration::from_secs(10);
 impl Client {
     /// A server of so many cores, and a client that it has welcomed.
     pub fn new(seed: u64, cores: usize) -> Self {
+        Self::limited(seed, cores, [0; 2])
+    }
+
+    /// The same, with so many bytes a second for a service and for a source address.
+    pub fn limited(seed: u64, cores: usize, [per_service, per_ip]: [u64; 2]) -> Self {
         let mut settings = Settings::new(&[KEYS, towpath::protocols::tunnel::config::KEYS]);
         let mut config = Config::read(&mut settings);
         config.token = towpath::config::Secret::new(TOKEN);
@@ -73,6 +78,7 @@ impl Client {
         config.visitor_timeout = VISITOR_TIMEOUT;
         // Without a pool each visitor has a ticket of its own.
         config.pool = 0;
+        config.bandwidth_per_service = per_service;
         let limits = Limits {
             max_value: 1,
             max_records: 1,
@@ -92,7 +98,11 @@ impl Client {
         };
         let service = config.service(&ground);
         let seats = (0..cores).map(|core| service.seat(core as u8)).collect();
-        let (shape, listen) = (Shape::default(), config.listen());
+        let shape = Shape {
+            bandwidth_per_ip: per_ip,
+            ..Shape::default()
+        };
+        let listen = config.listen();
         let row = Row::lending(seed, shape, 100, &listen, seats, config.pools());
         let mut client = Self {
             row,
@@ -230,6 +240,15 @@ impl Client {
         }
     }
 
+    /// Time passes in small steps, so that what is limited is never held up by what is delivered.
+    pub fn flow(&mut self, time: Duration) {
+        let until = self.row.now + time;
+        while self.row.now < until {
+            self.row.wait(self.row.now + Duration::from_millis(10));
+            self.settle();
+        }
+    }
+
     /// What a connection has heard and nobody has read.
     fn unread(&self, peer: SocketAddr) -> Vec<u8> {
         let read = self.read.get(&peer).copied().unwrap_or_default();
@@ -317,6 +336,15 @@ impl Client {
     pub fn visit(&mut self, number: usize) -> SocketAddr {
         let core = number % self.row.cores.len();
         self.connect(core, Some(self.public()))
+    }
+
+    /// The same, from an address that it shares with all who come so.
+    pub fn visit_shared(&mut self) -> SocketAddr {
+        let core = usize::from(self.session.core());
+        let former = self.connect(core, Some(self.public()));
+        let peer = SocketAddr::from(([10, 8, 0, 1], 1_000 + self.last));
+        self.with(former, |world, id| world.sockets[id].peer = peer);
+        peer
     }
 
     /// A visitor comes by the core that has the service's port.

@@ -35,6 +35,10 @@ pub struct SimPipe {
 impl Stream for SimStream {
     type Pipe = SimPipe;
 
+    fn peer(&self) -> Option<SocketAddr> {
+        Some(self.world.borrow().sockets[self.id].peer)
+    }
+
     fn read(&mut self, into: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let mut world = self.world.borrow_mut();
         let socket = &mut world.sockets[self.id];

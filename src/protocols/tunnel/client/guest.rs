@@ -86,7 +86,7 @@ impl Guest {
             cx.send(conn, &encode(version, false, Some(Ends { from, to })));
         }
         self.state = State::Framed(conn, Move::None);
-        self.mux.borrow_mut().connect(self.uuid, conn, cx);
+        self.mux.borrow_mut().connect(self.uuid, conn, None, cx);
         if let Some(ticket) = ticket {
             self.start_move(ticket, cx);
         }

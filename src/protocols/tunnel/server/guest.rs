@@ -18,7 +18,7 @@ use super::super::tickets::{Purpose, Wanted};
 use super::super::wire::{Mark, Ticket, Uuid};
 use super::lobby::Lobby;
 use super::words::{Share, Word};
-use crate::net::ConnKey;
+use crate::net::{ConnKey, Pace};
 use crate::session::{Cause, Close, Cx, Event, Session};
 
 /// A visitor.
@@ -29,6 +29,9 @@ pub(super) struct Guest {
     uuid: Uuid,
     peer: SocketAddr,
     state: State,
+    /// The end of the client's stream, true where both have come, while bytes before it wait for their
+    /// time.
+    owed: Option<bool>,
 }
 
 enum State {
@@ -46,6 +49,8 @@ struct Moving {
     ticket: Ticket,
     /// The visitor's end was told meanwhile.
     ended: bool,
+    /// The client's last frame has come, and what came before it waits for its time.
+    told: bool,
 }
 
 impl Guest {
@@ -64,16 +69,22 @@ impl Guest {
             uuid,
             peer,
             state: State::Fresh,
+            owed: None,
         }
     }
 
-    fn begin(&mut self, conn: ConnKey, cx: &mut Cx<'_>) {
-        if let Some(throttle) = &self.share.throttle {
-            cx.pace_one(conn, 0, vec![Arc::clone(throttle)]);
+    /// What it sends is limited where it is read. What it gets comes with everybody's: the service's
+    /// limit is on the frames' connection, its source's on what leaves for it.
+    fn begin(&mut self, conn: ConnKey, cx: &mut Cx<'_>) -> Result<(), Close> {
+        let source = cx.source(conn);
+        let throttles: Vec<_> = self.share.throttle.iter().chain(&source).cloned().collect();
+        if !throttles.is_empty() {
+            cx.pace_one(conn, 0, throttles);
         }
+        let pace = source.map(|source| Pace::new(vec![source], 1, cx.now));
         let known = {
             let mut mux = self.mux.borrow_mut();
-            mux.connect(self.uuid, conn, cx);
+            mux.connect(self.uuid, conn, pace, cx);
             mux.is_known(self.uuid)
         };
         self.state = State::Framed(conn);
@@ -84,6 +95,40 @@ impl Guest {
             rules.visitor_timeout
         };
         cx.arm(PATIENCE, first);
+        self.pour(cx)
+    }
+
+    /// Passes on what its source's limit allows, and behind the last byte what has waited for that.
+    fn pour(&mut self, cx: &mut Cx<'_>) -> Result<(), Close> {
+        let due = self.mux.borrow_mut().pour(self.uuid, cx);
+        if let Some(due) = due {
+            cx.arm(POUR, due.saturating_duration_since(cx.now));
+            return Ok(());
+        }
+        if let Some(over) = self.owed.take() {
+            self.pass_end(over, cx)?;
+        }
+        match self.state {
+            State::Moving(Moving { told: true, .. }) => self.moved(cx),
+            _ => Ok(()),
+        }
+    }
+
+    /// The client's stream has ended; true when the visitor's has, too.
+    fn pass_end(&mut self, over: bool, cx: &mut Cx<'_>) -> Result<(), Close> {
+        if self.mux.borrow().is_held(self.uuid) {
+            self.owed = Some(over);
+            return Ok(());
+        }
+        match &self.state {
+            // Closing, which comes next, says it as well.
+            State::Framed(_) | State::Moving(_) if over => return Err(Close::finished()),
+            // The client had said this before it knew of a move.
+            State::Framed(conn) | State::Moving(Moving { conn, .. }) => cx.finish(*conn),
+            State::Fresh => self.owed = Some(over),
+            State::Served => {}
+        }
+        Ok(())
     }
 
     /// It carries much: the rest goes by a connection of its own, if the client can do so and there is
@@ -117,14 +162,24 @@ impl Guest {
             data: None,
             ticket,
             ended: false,
+            told: false,
         });
     }
 
     /// The client's last frame has come: the move is done.
     fn moved(&mut self, cx: &mut Cx<'_>) -> Result<(), Close> {
-        let State::Moving(Moving { conn, data, .. }) = self.state else {
+        let State::Moving(Moving {
+            conn, data, told, ..
+        }) = &mut self.state
+        else {
             return Ok(());
         };
+        if self.mux.borrow().is_held(self.uuid) {
+            *told = true;
+            cx.disarm(PATIENCE);
+            return Ok(());
+        }
+        let (conn, data) = (*conn, *data);
         let Some(data) = data else {
             // It broke behind the confirmation.
             let close = broken("data connection", ErrorKind::ConnectionReset);
@@ -147,6 +202,7 @@ impl Guest {
             data,
             ticket,
             ended,
+            ..
         }) = self.state
         else {
             return Ok(());
@@ -165,10 +221,9 @@ impl Guest {
     /// The visitor's end is told on.
     fn end(&mut self, cx: &mut Cx<'_>) -> Result<(), Close> {
         let is_over = self.mux.borrow_mut().end_guest(self.uuid, cx);
-        if is_over {
-            Err(Close::finished())
-        } else {
-            Ok(())
+        match is_over {
+            true => self.pass_end(true, cx),
+            false => Ok(()),
         }
     }
 
@@ -192,11 +247,8 @@ impl Guest {
 
     fn hear(&mut self, news: News, cx: &mut Cx<'_>) -> Result<(), Close> {
         match (news, &mut self.state) {
-            // Closing, which comes next, says it as well.
-            (News::Ended(true), State::Framed(_) | State::Moving(_)) => {
-                return Err(Close::finished());
-            }
-            (News::Ended(false), State::Framed(conn)) => cx.finish(*conn),
+            (News::Ended(over), _) => return self.pass_end(over, cx),
+            (News::Held, _) => return self.pour(cx),
             (News::Reset, State::Framed(_) | State::Moving(_)) => {
                 return self.break_off(broken("service", ErrorKind::ConnectionReset), cx);
             }
@@ -206,8 +258,6 @@ impl Guest {
             (News::Bulky, State::Framed(_)) => self.start_move(cx),
             (News::Moved, State::Moving(_)) => return self.moved(cx),
             (News::Stay, State::Moving(_)) => return self.stay(cx),
-            // The client had said this before it knew of the move.
-            (News::Ended(false), State::Moving(moving)) => cx.finish(moving.conn),
             _ => {}
         }
         Ok(())
@@ -243,7 +293,7 @@ impl Guest {
     fn react(&mut self, event: Event<'_>, cx: &mut Cx<'_>) -> Result<(), Close> {
         match event {
             Event::Handed { conn, mail, .. } => match (mail.open(), &mut self.state) {
-                (Some(Word::Arrival), State::Fresh) => self.begin(conn, cx),
+                (Some(Word::Arrival), State::Fresh) => return self.begin(conn, cx),
                 (_, State::Moving(moving)) if moving.data.is_none() => {
                     moving.data = Some(conn);
                     cx.send(conn, &[CONFIRM]);
@@ -274,6 +324,7 @@ impl Guest {
                 }
             },
             Event::Drained { .. } => self.mux.borrow_mut().grant(self.uuid, cx),
+            Event::Timer { tag: POUR } => return self.pour(cx),
             Event::Timer { .. } => return self.expire(cx),
             Event::Mail { mail, .. } => {
                 if let Some(news) = mail.open() {
@@ -337,3 +388,6 @@ fn broken(what: &'static str, why: ErrorKind) -> Close {
 
 /// It waits for the client's connections, is silent, or moves for too long.
 const PATIENCE: u8 = 0;
+
+/// More may go to the visitor.
+const POUR: u8 = 1;
