@@ -326,13 +326,13 @@ impl Link {
             return;
         };
         let name = self.rules.services[at].name.clone();
+        let is_passing = matches!(why, Refusal::Draining | Refusal::Overloaded);
         let wants_room = matches!(
             why,
-            Refusal::NoPorts | Refusal::PortTaken | Refusal::Overloaded | Refusal::NotStored
+            Refusal::NoPorts | Refusal::PortTaken | Refusal::NotStored
         );
-        let again = why == Refusal::Draining || wants_room;
         let had = service.epoch > 0 || self.rules.persists;
-        if again && (had || why == Refusal::Draining) {
+        if is_passing || (wants_room && had) {
             let pause = self.backoff.next(cx.random());
             service.waits = true;
             cx.arm(AGAIN, pause);

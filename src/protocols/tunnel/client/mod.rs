@@ -19,8 +19,8 @@
 //! * A token that the server refuses, and a server that does not know the token, end a program's
 //!   link for good; a server's goes on trying, since nobody watches it.
 //! * A service that is superseded ends for good, and so does one that is refused for what it asks. One
-//!   that is refused for want of a port or of room ends where it never had a port, and is asked for
-//!   again, with pauses, where it had one.
+//!   that is refused for want of a port ends where it never had one, and is asked for again, with pauses,
+//!   where it had; a server that is overloaded or stopping is asked again in any case.
 //! * Links live on core 0, and their visitors with them.
 
 mod datagrams;
