@@ -133,7 +133,7 @@ impl Link {
     /// The server will not have this client.
     fn deny(&mut self, why: &str, cx: &mut Cx<'_>) {
         if self.rules.persists {
-            self.backoff = Backoff(LONGEST_PAUSE);
+            self.backoff = Backoff(PENANCE);
             return self.lose(why, cx);
         }
         if let Some(conn) = self.conn() {
@@ -514,7 +514,11 @@ impl Backoff {
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+
+/// Of one that is not let in and tries all the same: it changes seldom, and a wrong token costs the
+/// server.
+const PENANCE: Duration = Duration::from_secs(30);
 
 /// A rest, a handshake, the next ping.
 const LIFE: u8 = 0;
@@ -534,8 +538,10 @@ mod tests {
             .collect();
         assert_eq!(
             most,
-            [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000]
+            [100, 200, 400, 800, 1600, 3200, 4000, 4000, 4000, 4000]
         );
+        let mut denied = Backoff(PENANCE);
+        assert_eq!(denied.next(u64::MAX), PENANCE);
         assert_eq!(backoff.next(0), Duration::ZERO);
     }
 }

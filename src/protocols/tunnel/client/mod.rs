@@ -21,6 +21,8 @@
 //! * A service that is superseded ends for good, and so does one that is refused for what it asks. One
 //!   that is refused for want of a port ends where it never had one, and is asked for again, with pauses,
 //!   where it had; a server that is overloaded or stopping is asked again in any case.
+//! * The pauses' ceiling doubles from 0.1 to 4 seconds, so that a client is back within five seconds
+//!   of its server, however long that was away; of a server's link that is denied it is 30 seconds.
 //! * Links live on core 0, and their visitors with them.
 
 mod datagrams;
