@@ -131,6 +131,50 @@ fn a_visitor_that_the_client_cannot_serve_is_closed_at_once() {
 }
 
 #[test]
+fn wrong_proofs_of_an_address_count_over_all_cores() {
+    seeds(5, |seed| {
+        let mut client = Client::new(seed, 3);
+        for number in 1..10 {
+            let (told, _) = client.prove_wrongly(number % 3);
+            assert!(told, "{number} is one of a few");
+        }
+        for core in 0..3 {
+            let (told, peer) = client.prove_wrongly(core);
+            assert!(!told, "on core {core}");
+            client.wait(Duration::from_secs(2));
+            assert!(client.is_told(peer));
+        }
+        // Who comes from elsewhere does not notice.
+        client.expose(Mode::Mux);
+        client.join_frames();
+        client.wait(Duration::from_secs(60));
+        assert!(client.prove_wrongly(0).0, "the minute is over");
+        client.finish();
+    });
+}
+
+#[test]
+fn bytes_behind_the_end_cost_the_client_its_frames() {
+    seeds(5, |seed| {
+        let mut client = Client::new(seed, 2);
+        client.expose(Mode::Mux);
+        client.join_frames();
+        let visitor = client.visit_own();
+        client.settle();
+        client.speak(visitor, b"all");
+        client.end_frames(visitor);
+        client.settle();
+        assert_eq!(client.heard(visitor), b"all");
+        assert!(!client.was_reset(visitor));
+        client.speak(visitor, b"and more");
+        client.settle();
+        assert_eq!(client.heard(visitor), b"all");
+        assert!(client.was_reset(visitor) && client.have_frames_ended());
+        client.finish();
+    });
+}
+
+#[test]
 fn credit_is_never_exceeded_and_a_slow_visitor_holds_up_nobody() {
     seeds(25, |seed| {
         let mut client = Client::new(seed, 2);

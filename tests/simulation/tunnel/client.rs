@@ -278,6 +278,28 @@ impl Client {
         peer
     }
 
+    /// Somebody at an address of its own who does not know the token comes by that core; whether it is
+    /// told so at once, and its connection.
+    pub fn prove_wrongly(&mut self, core: usize) -> (bool, SocketAddr) {
+        let former = self.connect(core, None);
+        let peer = SocketAddr::from(([10, 8, 0, 2], 1_000 + self.last));
+        self.with(former, |world, id| world.sockets[id].peer = peer);
+        self.say(peer, &Claim::Control.kind().preamble());
+        self.settle();
+        let challenge: [u8; CHALLENGE] = self.unread(peer).try_into().unwrap();
+        let (token, claim) = (Token::new(b"another"), Claim::Control);
+        let mut bytes = Vec::new();
+        Answer::new(&token, &challenge, claim, CLIENT, [9; 32]).encode(&mut bytes);
+        self.say(peer, &bytes);
+        self.settle();
+        (self.is_told(peer), peer)
+    }
+
+    /// Whether it was answered what its proof is worth.
+    pub fn is_told(&self, peer: SocketAddr) -> bool {
+        self.heard(peer).len() == CHALLENGE + REPLY
+    }
+
     fn tell(&self, frame: &Control<'_>) {
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
@@ -535,6 +557,12 @@ impl Client {
         for peer in self.frames.take().into_iter().flatten() {
             self.reset(peer);
         }
+    }
+
+    /// Whether the server has closed both.
+    pub fn have_frames_ended(&self) -> bool {
+        let frames = self.frames.into_iter().flatten();
+        frames.map(|peer| self.is_over(peer)).all(|over| over)
     }
 
     /// Whether the end of a visitor's stream has come.

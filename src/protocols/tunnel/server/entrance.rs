@@ -23,9 +23,10 @@ use super::super::wire::{
     ATTACH, Answer, Attach, CHALLENGE, Claim, Hello, Kind, PREAMBLE, Reply, Status,
 };
 use super::control::Control;
-use super::desk::{Desk, Patience};
+use super::desk::Desk;
 use super::lobby::Lobby;
 use super::words::Word;
+use super::wrongs::Patience;
 use crate::buffer::Ring;
 use crate::net::ConnKey;
 use crate::session::{Cause, Close, Cx, Event, Mail, Session};
@@ -67,12 +68,11 @@ impl Entrance {
     }
 
     fn begin(&mut self, peer: SocketAddr, cx: &mut Cx<'_>) -> Result<(), Close> {
-        let mut desk = self.desk.borrow_mut();
         self.peer = Some(peer);
-        if desk.patience(peer.ip(), cx.now) == Patience::None {
+        if self.lobby.wrongs.patience(peer.ip(), cx.now) == Patience::None {
             return Err(denied("too many wrong tokens"));
         }
-        let (place, oldest) = desk.arrive(cx.handle);
+        let (place, oldest) = self.desk.borrow_mut().arrive(cx.handle);
         self.place = Some(place);
         if let Some(oldest) = oldest {
             cx.post(oldest, Mail::new(Word::MakeRoom));
@@ -223,9 +223,8 @@ impl Entrance {
     fn refuse(&mut self, conn: ConnKey, cx: &mut Cx<'_>) -> Result<(), Close> {
         let patience = match self.peer {
             Some(peer) => {
-                let mut desk = self.desk.borrow_mut();
-                desk.note_wrong(peer.ip(), cx.now);
-                desk.patience(peer.ip(), cx.now)
+                self.lobby.wrongs.note(peer.ip(), cx.now);
+                self.lobby.wrongs.patience(peer.ip(), cx.now)
             }
             None => Patience::Usual,
         };

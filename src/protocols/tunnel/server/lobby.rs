@@ -1,4 +1,5 @@
-//! What the cores share: tickets, who serves whose frames, whose epoch is void, how many visitors.
+//! What the cores share: tickets, who serves whose frames, whose epoch is void, how many visitors,
+//! who has proved wrongly.
 //!
 //! Locks are held for one look-up or one insert, and no two at a time. Bounds: tickets as their table
 //! says; one place for each service in mode *mux* or for UDP over it; as many owners as there are ports
@@ -16,6 +17,7 @@ use super::super::tickets::{Purpose, Tickets};
 use super::super::wire::{ClientId, Place, Ticket, Uuid};
 use super::Rules;
 use super::words::enter;
+use super::wrongs::Wrongs;
 use crate::reactor::Handle;
 use crate::relay::Flows;
 use crate::session::Current;
@@ -24,6 +26,7 @@ use crate::session::Current;
 pub(super) struct Lobby {
     rules: Current<Rules>,
     pub(super) tickets: Tickets,
+    pub(super) wrongs: Wrongs,
     random: SystemRandom,
     /// The hall of each core, as far as it is there.
     halls: Mutex<Vec<Option<Handle>>>,
@@ -40,6 +43,7 @@ impl Lobby {
         let per_client = 2 * (rules.max_waiting + rules.max_services * rules.pool);
         Self {
             tickets: Tickets::new(MOST_TICKETS, per_client.min(MOST_TICKETS)),
+            wrongs: Wrongs::new(),
             rules: Current::new(rules),
             random: SystemRandom::new(),
             halls: Mutex::new(vec![None; cores]),

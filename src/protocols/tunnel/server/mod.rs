@@ -27,6 +27,7 @@ mod service;
 mod trunk;
 mod visitor;
 mod words;
+mod wrongs;
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
