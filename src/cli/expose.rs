@@ -141,6 +141,11 @@ fn service(
         Some((prefix, local)) => (Some(prefix), local),
         None => (None, word),
     };
+    if let (Some(prefix), Some(name)) = (prefix, name) {
+        let (prefix, name) = (plain(prefix), plain(name));
+        let message = format!("the service has two names, {prefix} and --name {name}; write one");
+        return Err(command.wrong(message));
+    }
     let full = match local.strip_prefix(':').unwrap_or(local) {
         port if port.parse::<u16>().is_ok() => format!("127.0.0.1:{port}"),
         _ => local.to_owned(),

@@ -419,6 +419,9 @@ impl Mux {
             if guest.moves[1] {
                 return Err(broken("frames behind the last"));
             }
+            if guest.ends[1] {
+                return Err(broken("bytes behind the end"));
+            }
             let arrived = guest.receiving.arrived(count);
             arrived.map_err(|_| broken("more bytes than were granted"))?;
         }

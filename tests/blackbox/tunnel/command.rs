@@ -169,6 +169,10 @@ fn a_usage_error_says_what_is_wrong() {
         (&["expose", "127.0.0.1"], "127.0.0.1"),
         (&["expose", "a b=127.0.0.1:1"], "a b"),
         (&["expose", "web=127.0.0.1:1", "web=127.0.0.1:2"], "web"),
+        (
+            &["expose", "n1=127.0.0.1:1", "--name", "n2"],
+            "two names, n1 and --name n2",
+        ),
         (&["expose", "--port", "70000", "127.0.0.1:1"], "70000"),
         (&["expose", "--proxy-protocol", "v3", "127.0.0.1:1"], "v3"),
         (
