@@ -12,7 +12,9 @@ use super::sockets::TX_LOW;
 use super::{DRAINING, Handoff, Pending, Timer, Worker};
 use crate::buffer::{Pool, Ring};
 use crate::control::{Command, Reply, Request};
-use crate::net::{Conn, ConnKey, ConnMark, Level, Network, Quota, SocketKey, Stream, Throttle, Train};
+use crate::net::{
+    Conn, ConnKey, ConnMark, Level, Network, Quota, SocketKey, Stream, Throttle, Train,
+};
 use crate::reactor::{Handle, SessionKey, SessionMark, Table, TimerKey};
 use crate::session::{Action, Cause, Close, Cx, Event, Outlets, Session};
 use crate::stats::{Counters, Metric};

@@ -549,9 +549,8 @@ impl Mux {
         self.part = None;
         // A guest whose frames have all come has only its data connection to wait for, or its time, and
         // one that was not announced waits for the next two connections.
-        let gone = |guest: &&Guest| {
-            guest.known && guest.moves != [true; 2] && guest.ends != [true; 2]
-        };
+        let gone =
+            |guest: &&Guest| guest.known && guest.moves != [true; 2] && guest.ends != [true; 2];
         for guest in self.guests.values().filter(gone) {
             cx.post(guest.who, Mail::new(News::Gone));
         }

@@ -105,6 +105,37 @@ fn the_destination_is_the_address_that_is_told() {
 }
 
 #[test]
+fn a_first_datagram_without_room_for_it_leaves_it_to_the_next() {
+    let folder = Folder::new();
+    let service = UdpSocket::bind("127.0.0.1:0").unwrap();
+    service.set_read_timeout(Some(DEADLINE)).unwrap();
+    let local = service.local_addr().unwrap().to_string();
+    let tunnel = Tunnel::new(1);
+    let program = start(
+        &tunnel,
+        &folder,
+        &["--udp", "--proxy-protocol", "v2", &local],
+    );
+    let visitor = UdpSocket::bind("127.0.0.1:0").unwrap();
+    visitor.connect(program.public()).unwrap();
+    // The longest that there is, and then the longest that has room for a header of IPv4.
+    for length in [65_507, 65_507 - 28] {
+        visitor.send(&vec![7; length]).unwrap();
+    }
+    let mut buffer = vec![0; 1 << 16];
+    let (length, _) = service.recv_from(&mut buffer).unwrap();
+    let (header, bytes) = split_v2(&buffer[..length], DATAGRAM);
+    assert_eq!(header.source, visitor.local_addr().unwrap());
+    assert_eq!(bytes.len(), 65_507 - 28);
+    visitor.send(b"and without").unwrap();
+    let (length, _) = service.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"and without");
+    let said = program.said();
+    assert!(!said.contains("cannot be reached"), "{said}");
+    program.stop();
+}
+
+#[test]
 fn the_first_datagram_of_a_flow_has_one() {
     for mode in [&[][..], &["--direct"], &["--mux"]] {
         let folder = Folder::new();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::super::frames::drop_half;
 use super::super::packets::Packets;
-use super::super::wire::{Attach, Body, Ticket, Uuid};
+use super::super::wire::{Attach, Body, MAX_DATAGRAM, Ticket, Uuid};
 use super::joining::{Joined, Joining};
 use super::trunk::PATIENCE;
 use super::{Route, Rules, Word};
@@ -204,16 +204,24 @@ impl Datagrams {
                     if let Some(socket) = flow.socket {
                         return cx.datagram(socket, None, &[raw]);
                     }
+                    let service = &rules.services[route.at];
+                    let (from, to) = (flow.visitor, route.public);
+                    let ends = Some(Ends { from, to });
+                    let head = service.proxy_protocol;
+                    let head = head.map(|version| encode(version, true, ends));
+                    let head = head.unwrap_or_default();
+                    if head.len() + raw.len() > MAX_DATAGRAM {
+                        // Dropped: the header has no room beside it, and goes with the next one.
+                        let (name, len) = (&service.name, raw.len());
+                        log::debug!("expose {name} visitor={from}: no room beside {len} bytes");
+                        return cx.count(Metric::DatagramsDropped, 1);
+                    }
                     let Some(socket) = local.and_then(|local| cx.associate(local)) else {
                         return cx.count(Metric::DatagramsDropped, 1);
                     };
                     flow.socket = Some(socket);
                     sockets.insert(socket, frame.uuid);
-                    let version = rules.services[route.at].proxy_protocol;
-                    let (from, to) = (flow.visitor, route.public);
-                    let head =
-                        version.map(|version| encode(version, true, Some(Ends { from, to })));
-                    cx.datagram(socket, None, &[&head.unwrap_or_default(), raw]);
+                    cx.datagram(socket, None, &[&head, raw]);
                 }
                 (Body::Reset, Some(place)) => {
                     let flow = flows.remove(place).map(|(_, flow)| flow);

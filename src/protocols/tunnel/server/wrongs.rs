@@ -118,10 +118,16 @@ mod tests {
             };
             assert_eq!(wrongs.patience(bad, start), earned, "{count}");
         }
-        assert_eq!(wrongs.patience("::ffff:10.0.0.1".parse().unwrap(), start), Patience::None);
+        assert_eq!(
+            wrongs.patience("::ffff:10.0.0.1".parse().unwrap(), start),
+            Patience::None
+        );
         assert_eq!(wrongs.patience(good, start), Patience::Usual);
         assert_eq!(wrongs.patience(bad, start + MINUTE), Patience::Usual);
-        assert!(!wrongs.any.load(Ordering::Relaxed), "nothing is remembered any more");
+        assert!(
+            !wrongs.any.load(Ordering::Relaxed),
+            "nothing is remembered any more"
+        );
     }
 
     #[test]
