@@ -162,6 +162,12 @@ pub enum Reply {
         /// The epoch that is void now.
         epoch: u64,
     },
+    /// An operator has ended the lease that was told with this ticket, so that it is nobody's. The port is
+    /// to be given up at once; it may be asked for anew.
+    Released {
+        /// The epoch that is void now.
+        epoch: u64,
+    },
     /// The addresses of the host, or why there are none.
     Resolved(Result<Arc<[IpAddr]>, resolver::Failure>),
     /// There is no room for this watch.

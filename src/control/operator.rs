@@ -8,7 +8,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::{Asker, Command, Control, Files, Reply, Request};
+use super::{Command, Control, Files, Reply, Request};
 use crate::store::Refusal;
 
 /// What is asked, and where the answer goes.
@@ -167,8 +167,8 @@ impl Control {
             },
             Query::Release { pool, port } => match self.lending.release(&pool, port) {
                 Ok(former) => {
-                    if let Some((asker, epoch)) = former {
-                        self.oust(asker, epoch, now);
+                    if let Some((holder, epoch)) = former {
+                        self.post(holder, Reply::Released { epoch }, now);
                     }
                     let held = former.is_some();
                     let kept = Kept { held };
@@ -177,10 +177,6 @@ impl Control {
                 Err(refused) => answer(Answer::Changed(Err(refused))),
             },
         }
-    }
-
-    fn oust(&mut self, holder: Asker, epoch: u64, now: Instant) {
-        self.post(holder, Reply::Superseded { epoch }, now);
     }
 
     /// The round's changes are on the disk, or not.

@@ -5,6 +5,7 @@
 pub mod bystander;
 pub mod client;
 pub mod frames;
+pub mod host;
 pub mod plan;
 pub mod program;
 pub mod proxy_header;

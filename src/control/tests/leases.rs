@@ -507,7 +507,7 @@ fn a_released_port_is_free_at_once_and_its_holder_is_told() {
         operate(&mut lender, release.clone(), vec![other]),
         [done(true)]
     );
-    assert_eq!(lender.read(0), [(77, Reply::Superseded { epoch: 1 })]);
+    assert_eq!(lender.read(0), [(77, Reply::Released { epoch: 1 })]);
     assert_eq!(lender.read(1), [(5, leased(20_000, 2, false))]);
     let nobody = Query::Release {
         pool: "none".into(),

@@ -263,12 +263,13 @@ impl Datagrams {
                 node.state = State::Opening(request, lease);
                 self.bind(identity, cx);
             }
-            (Reply::Superseded { epoch }, State::Open(lease, _) | State::Opening(_, lease))
-                if lease.epoch == epoch =>
-            {
+            (
+                Reply::Superseded { epoch } | Reply::Released { epoch },
+                State::Open(lease, _) | State::Opening(_, lease),
+            ) if lease.epoch == epoch => {
                 self.end(&identity, cx);
             }
-            (Reply::Superseded { .. }, _) => {}
+            (Reply::Superseded { .. } | Reply::Released { .. }, _) => {}
             (reply, State::Asking(_)) => {
                 log::debug!("node {} node={identity} udp: {reply:?}", cx.handle);
                 self.end(&identity, cx);

@@ -15,6 +15,8 @@
 //!   and the connections of mode *mux* name it: among clients of one token nobody else knows it.
 //! * A client that reconnects says the epoch that it had a service under, and one that starts says
 //!   none. So a newer client always wins, and one that was frozen meanwhile never comes back.
+//! * An operator who releases a lease ends the service by Refused, which names its request once more; the
+//!   client may ask anew on the same connection. Superseded is told for a take-over only.
 //! * A service for TCP in mode *direct*: each visitor waits for the data connection that a Visit asks
 //!   for, or takes one of the pool. The pool is the client's, not the service's.
 //! * A service for UDP in mode *direct*: the first visitor's Visit asks for one data connection, on

@@ -83,6 +83,12 @@ fn a_lease_is_pinned_and_released() {
     until("its port is closed", || {
         std::net::TcpStream::connect(second.public).is_err()
     });
+    // The node comes back only when its connection ends, and then learns its new address.
+    second.node.skip_to_end();
+    until("the session has ended", || {
+        let labels = "role=\"node\",reason=\"kicked\"";
+        admin.metric("towpath_sessions_ended_total", labels) == 1.0
+    });
     let status = admin.get("/status");
     let pools = status["leases"].as_array().unwrap();
     let tcp = pools

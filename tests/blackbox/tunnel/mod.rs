@@ -14,6 +14,7 @@ mod mux;
 mod pool;
 mod ports;
 mod proxy_protocol;
+mod refused;
 mod resident;
 mod restarts;
 mod shortage;

@@ -28,9 +28,11 @@ pub mod refusal {
     pub const PORT_NOT_ALLOWED: u8 = 3;
     pub const BAD_NAME: u8 = 4;
     pub const TOO_MANY_SERVICES: u8 = 5;
+    pub const OVERLOADED: u8 = 6;
     pub const SUPERSEDED: u8 = 7;
     pub const UNSUPPORTED: u8 = 9;
     pub const ALREADY_EXPOSED: u8 = 11;
+    pub const RELEASED: u8 = 12;
 }
 
 /// Why a visitor's connection has ended, or never began.

@@ -79,6 +79,7 @@ impl NodeSession {
     pub(super) fn hear(&mut self, ticket: u32, reply: Reply, cx: &mut Cx<'_>) -> Result<(), Close> {
         match reply {
             Reply::Superseded { epoch } => self.give_up(epoch, cx),
+            Reply::Released { epoch } => self.release(epoch),
             // An answer to a question that was given up.
             _ if ticket != self.ticket => Ok(()),
             Reply::Leased(lease) => {
@@ -178,6 +179,17 @@ impl NodeSession {
             }
             State::Opening(_, lease) if lease.epoch == epoch => Err(superseded()),
             // A lease from before the request that is under way.
+            _ => Ok(()),
+        }
+    }
+
+    /// An operator has ended the lease of that epoch. The session ends with it, since only a node that
+    /// comes back asks for an address and learns the new one.
+    fn release(&self, epoch: u64) -> Result<(), Close> {
+        match &self.state {
+            State::Open(lease, _) | State::Opening(_, lease) if lease.epoch == epoch => {
+                Err(Close::own(Cause::Kicked))
+            }
             _ => Ok(()),
         }
     }

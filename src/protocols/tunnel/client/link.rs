@@ -326,7 +326,10 @@ impl Link {
             return;
         };
         let name = self.rules.services[at].name.clone();
-        let is_passing = matches!(why, Refusal::Draining | Refusal::Overloaded);
+        let is_passing = matches!(
+            why,
+            Refusal::Draining | Refusal::Overloaded | Refusal::Released
+        );
         let wants_room = matches!(
             why,
             Refusal::NoPorts | Refusal::PortTaken | Refusal::NotStored
@@ -336,6 +339,7 @@ impl Link {
             let pause = self.backoff.next(cx.random());
             service.waits = true;
             cx.arm(AGAIN, pause);
+            self.close(at, cx);
             let pause = Some(pause);
             return self.rules.tell(Told::Refused { name, why, pause });
         }
@@ -361,16 +365,21 @@ impl Link {
         }
     }
 
-    /// A service ends for good.
-    fn end(&mut self, at: usize, cx: &mut Cx<'_>) {
+    /// Nobody comes to a service any more, for good or until it has a port again.
+    fn close(&mut self, at: usize, cx: &mut Cx<'_>) {
         let service = &mut self.services[at];
-        service.is_over = true;
         if let Some(server) = service.server.take() {
             cx.post(server, Mail::new(Word::End));
         }
         if let Some(number) = service.number.take() {
             self.rules.routes.borrow_mut().remove(&number);
         }
+    }
+
+    /// A service ends for good.
+    fn end(&mut self, at: usize, cx: &mut Cx<'_>) {
+        self.services[at].is_over = true;
+        self.close(at, cx);
         if self.services.iter().all(|service| service.is_over) {
             if let Some(conn) = self.conn() {
                 cx.close(conn);

@@ -20,7 +20,8 @@
 //!   link for good; a server's goes on trying, since nobody watches it.
 //! * A service that is superseded ends for good, and so does one that is refused for what it asks. One
 //!   that is refused for want of a port ends where it never had one, and is asked for again, with pauses,
-//!   where it had; a server that is overloaded or stopping is asked again in any case.
+//!   where it had; a server that is overloaded or stopping is asked again in any case, and so is one
+//!   whose operator has released the port.
 //! * The pauses' ceiling doubles from 0.1 to 4 seconds, so that a client is back within five seconds
 //!   of its server, however long that was away; of a server's link that is denied it is 30 seconds.
 //! * Links live on core 0, and their visitors with them.

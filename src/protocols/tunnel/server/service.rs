@@ -5,7 +5,7 @@
 //!                ^                    │ in use, and the client's own before: again in a moment
 //!                └──── ForeignPort ───┘ in use by another program
 //!
-//!   Superseded, Withdraw, the end ──> its listeners close first, then the client is told
+//!   Superseded, Released, Withdraw, the end ──> its listeners close first, then the client is told
 //! ```
 
 use std::io;
@@ -168,6 +168,12 @@ impl Control {
                     true => self.superseded(number, epoch, cx),
                     false => Ok(()),
                 };
+            }
+            Reply::Released { epoch } => {
+                let current = service.lease().is_some_and(|lease| lease.epoch == epoch);
+                if current {
+                    self.released(number, cx);
+                }
             }
             Reply::Leased(lease) => self.leased(number, lease, cx),
             Reply::NoPort(NoPort::Taken | NoPort::Outside)
@@ -408,11 +414,23 @@ impl Control {
         }
     }
 
-    /// Somebody newer has the lease.
-    fn superseded(&mut self, number: u16, epoch: u64, cx: &mut Cx<'_>) -> Result<(), Close> {
+    /// A service's lease is not the client's any more: nobody listens for it, and it is taken out.
+    fn lose_service(&mut self, number: u16, cx: &mut Cx<'_>) -> Option<Service> {
         self.close_service(number, cx);
         self.refuse_visitors(Some(number), cx);
-        let Some(service) = self.services.remove(&number) else {
+        self.services.remove(&number)
+    }
+
+    /// An operator has ended the lease: the client may ask anew, on this very connection.
+    fn released(&mut self, number: u16, cx: &mut Cx<'_>) {
+        if let Some(service) = self.lose_service(number, cx) {
+            self.refuse(service.request, Refusal::Released, cx);
+        }
+    }
+
+    /// Somebody newer has the lease.
+    fn superseded(&mut self, number: u16, epoch: u64, cx: &mut Cx<'_>) -> Result<(), Close> {
+        let Some(service) = self.lose_service(number, cx) else {
             return Ok(());
         };
         let (handle, client, name) = (cx.handle, self.client, &service.name);
@@ -436,9 +454,7 @@ impl Control {
 
     /// A service is over, and its lease runs out from now on.
     fn drop_service(&mut self, number: u16, cx: &mut Cx<'_>) {
-        self.close_service(number, cx);
-        self.refuse_visitors(Some(number), cx);
-        if let Some(service) = self.services.remove(&number)
+        if let Some(service) = self.lose_service(number, cx)
             && let Some(lease) = service.lease()
         {
             let leave = Command::Leave {

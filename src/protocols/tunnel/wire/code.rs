@@ -87,6 +87,7 @@ codes! {
         Unsupported = 9, "unsupported", "the server does not know an option that was asked for";
         NotStored = 10, "not_stored", "the server cannot remember the port";
         AlreadyExposed = 11, "already_exposed", "this connection has exposed the name already";
+        Released = 12, "released", "an operator has released the port";
     }
 }
 

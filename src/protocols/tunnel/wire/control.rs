@@ -18,7 +18,7 @@ pub enum Control<'a> {
     Expose(Expose<'a>),
     /// It has one.
     Exposed(Exposed),
-    /// It gets none.
+    /// It gets none; or, where it had one, none any more.
     Refused {
         /// Which request.
         request: u32,
