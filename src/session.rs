@@ -281,6 +281,8 @@ pub enum Action {
     Post(Handle, Mail),
     /// See [`Cx::passed_on`].
     PassedOn([u64; 2]),
+    /// See [`Cx::served_by`].
+    ServedBy(ConnKey),
     /// See [`Cx::hand`].
     Hand(ConnKey, Handle, Mail),
     /// See [`Cx::await_room`].
@@ -552,6 +554,12 @@ impl<'a> Cx<'a> {
         if moved != [0; 2] {
             self.actions.push(Action::PassedOn(moved));
         }
+    }
+
+    /// What this session passes on goes by a connection of another session on this core: whoever is at
+    /// the other end of that is the upstream of its record.
+    pub fn served_by(&mut self, conn: ConnKey) {
+        self.actions.push(Action::ServedBy(conn));
     }
 
     /// True when the server as a whole takes no more work, and not only what this session came by has

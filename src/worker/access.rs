@@ -108,12 +108,12 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// A session relays between connections of which others may have been told.
-    pub(super) fn note_relay(&mut self, session: SessionKey, conns: [ConnKey; 2]) {
+    /// A session's bytes go by a connection that others may have dialled.
+    pub(super) fn note_server(&mut self, session: SessionKey, conn: ConnKey) {
         let slot = self.sessions.get_mut(session);
         if let Some(slot) = slot.filter(|_| self.access.is_some())
             && slot.dial.is_none()
-            && let Some(to) = self.conns.get(conns[1]).and_then(|conn| conn.stream.peer())
+            && let Some(to) = self.conns.get(conn).and_then(|conn| conn.stream.peer())
         {
             slot.dial = Some(Box::new(Dial {
                 conn: None,

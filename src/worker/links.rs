@@ -26,7 +26,7 @@ impl<N: Network> Worker<N> {
             return;
         }
         let is_paced = left.is_paced();
-        self.note_relay(session, [a, b]);
+        self.note_server(session, b);
         if !is_paced && self.setup.quota.sources().are_limited() {
             self.pace(session, [a, b], Vec::new());
         }

@@ -290,9 +290,9 @@ impl<N: Network> Worker<N> {
     fn is_meant(&self, slot: &Slot, filter: &Filter) -> bool {
         let role = filter.role.as_ref();
         let listener = filter.listener.as_ref();
-        let peer = slot
-            .peer
-            .map(|peer| (peer.ip().to_canonical(), peer.port()));
+        let asks = filter.peer.is_some() || filter.port.is_some();
+        let peer = asks.then(|| self.peer_of(slot)).flatten();
+        let peer = peer.map(|peer| (peer.ip().to_canonical(), peer.port()));
         role.is_none_or(|role| role == self.role_name(slot))
             && listener.is_none_or(|listener| listener == self.listener_name(slot))
             && filter
@@ -301,6 +301,18 @@ impl<N: Network> Worker<N> {
             && filter
                 .port
                 .is_none_or(|port| peer.is_some_and(|(_, peer)| peer == port))
+    }
+
+    /// Who came; to a session that began by itself, whoever is at its first connection that was not
+    /// dialled, as in its record.
+    fn peer_of(&self, slot: &Slot) -> Option<SocketAddr> {
+        let visitor = || {
+            let conns = slot.conns.iter().take(MOST_COUNTED);
+            let mut conns = conns.filter_map(|key| self.conns.get(key));
+            conns.find(|conn| !conn.dialled)?.stream.peer()
+        };
+        let own = slot.resides || slot.seated;
+        slot.peer.or_else(|| visitor().filter(|_| !own))
     }
 
     pub(super) fn role_name(&self, slot: &Slot) -> &'static str {
@@ -335,7 +347,7 @@ impl<N: Network> Worker<N> {
             id: self.handle(key),
             role: self.role_name(slot),
             listener: self.listener_name(slot).to_owned(),
-            peer: slot.peer,
+            peer: self.peer_of(slot),
             words: words.trim_start().to_owned(),
             age: self.now.saturating_duration_since(slot.opened),
             moved: self.moved_so_far(slot),

@@ -267,6 +267,7 @@ impl<N: Network> Worker<N> {
             Action::Ask(ticket, command) => self.ask(session, ticket, command),
             Action::Post(to, mail) => self.post(session, to, mail),
             Action::PassedOn(moved) => self.add_moved(session, moved),
+            Action::ServedBy(conn) => self.note_server(session, conn),
             Action::Hand(conn, to, mail) => self.hand(
                 conn,
                 Handoff {

@@ -1,5 +1,7 @@
 //! What stands in the records, and that there is one for each session.
 
+use std::path::Path;
+
 use super::{Logged, with};
 use crate::support::backend::{Backend, Refusing};
 use crate::support::frame::Dialect;
@@ -8,6 +10,7 @@ use crate::support::route::Route;
 use crate::support::server::Setup;
 use crate::support::tunnel::Visited;
 use crate::support::tunnel::plan::Tunnel;
+use crate::support::tunnel::program::Program;
 use crate::support::until;
 
 #[test]
@@ -177,6 +180,49 @@ fn a_visitor_of_a_tunnel_has_one_record_with_both_addresses() {
     );
     assert!(records.iter().any(|record| record["control"] == true));
     tunnel.stop();
+}
+
+#[test]
+fn a_visitor_in_frames_is_listed_and_recorded_with_both_addresses() {
+    let folder = crate::support::folder::Folder::new();
+    let path = folder.path().join("access.log");
+    for mode in ["--mux", "--direct"] {
+        for records in [false, true] {
+            let mut plan = crate::support::tunnel::plan::Plan::new(1)
+                .flag("--admin=127.0.0.1:0")
+                .flag("--log-format=json");
+            if records {
+                plan = plan.flag(&format!("--access-log={}{mode}", path.display()));
+            }
+            let (tunnel, backend) = (plan.start(), Backend::echo());
+            let admin = tunnel.server.admin();
+            let identity = folder.path().join("expose.id");
+            let words = [mode, &format!("web={}", backend.address)];
+            let program = Program::start(tunnel.address, &identity, &words);
+            let mut visitor = Peer::connect(program.public());
+            visitor.send(b"hello").expect(b"hello");
+            let peer = visitor.local().to_string();
+            let rows = admin.sessions(&format!("peer={peer}"));
+            let [row] = &rows[..] else { panic!("{rows:?}") };
+            assert_eq!(row["peer"], peer, "{row}");
+            visitor.finish().expect_end();
+            program.stop();
+            if records {
+                // The visitor and the control connection.
+                until("both are recorded", || {
+                    admin.metric("towpath_access_records_total", "") == 2.0
+                });
+                let path = format!("{}{mode}", path.display());
+                let records = super::json_records(Path::new(&path));
+                let [record] = with(&records, "peer", &peer)[..] else {
+                    panic!("{records:#?}");
+                };
+                let upstream = record["upstream"].as_str();
+                let is_client = |text: &str| text.starts_with("127.0.0.1:");
+                assert!(upstream.is_some_and(is_client), "{record}");
+            }
+        }
+    }
 }
 
 #[test]

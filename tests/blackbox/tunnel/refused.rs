@@ -97,9 +97,7 @@ fn connections_for_visitors_that_the_server_closes_are_told() {
         let program = Program::spawn(tunnel.address, &identity, &words);
         program.expect_said("web: a connection for its visitors has failed: ");
         program.stop();
-        until("its connections are gone", || {
-            tunnel.server.connections() == 0
-        });
+        tunnel.server.expect_open(0);
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Guest {
     /// The end of the client's stream, true where both have come, while bytes before it wait for their
     /// time.
     owed: Option<bool>,
+    /// Its record knows the client's connection.
+    recorded: bool,
 }
 
 enum State {
@@ -70,6 +72,7 @@ impl Guest {
             peer,
             state: State::Fresh,
             owed: None,
+            recorded: false,
         }
     }
 
@@ -340,6 +343,12 @@ impl Guest {
 
 impl Session for Guest {
     fn handle(&mut self, event: Event<'_>, cx: &mut Cx<'_>) -> Result<(), Close> {
+        if !self.recorded
+            && let Some(incoming) = self.mux.borrow().incoming
+        {
+            self.recorded = true;
+            cx.served_by(incoming);
+        }
         let outcome = self.react(event, cx);
         if let Err(close) = &outcome
             && !matches!(self.state, State::Served)
