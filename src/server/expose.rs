@@ -175,7 +175,10 @@ impl State {
                 known.remove(name);
             }
             Event::Lost { .. } | Event::Denied { .. } | Event::Ended => known.clear(),
-            Event::Connected | Event::Draining | Event::Unreachable { .. } => {}
+            Event::Connected
+            | Event::Draining
+            | Event::Unreachable { .. }
+            | Event::Failed { .. } => {}
         }
     }
 }

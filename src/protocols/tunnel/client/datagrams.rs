@@ -15,7 +15,7 @@ use super::super::packets::Packets;
 use super::super::wire::{Attach, Body, MAX_DATAGRAM, Ticket, Uuid};
 use super::joining::{Joined, Joining};
 use super::trunk::PATIENCE;
-use super::{Route, Rules, Word};
+use super::{Route, Rules, Word, tell_failure};
 use crate::buffer::Ring;
 use crate::control::{Command, Reply};
 use crate::net::{ConnKey, SocketKey, Train};
@@ -144,7 +144,13 @@ impl Datagrams {
                 self.joined(conn, conn, cx);
                 Ok(())
             }
-            (Progress::Failed(why), _) => Err(Close::upstream(why.into())),
+            (Progress::Failed(why), way) => {
+                let close = Close::upstream(why.into());
+                if let Way::Direct(..) = way {
+                    tell_failure(self.link, Some(self.route.at), &close, cx);
+                }
+                Err(close)
+            }
             _ => Ok(()),
         }
     }
@@ -274,6 +280,10 @@ impl Datagrams {
     /// The connection has ended, and what it carried is over.
     fn lose(&mut self, cx: &mut Cx<'_>) -> Result<(), Close> {
         self.packets.disband(cx);
+        if let (Way::Direct(..), [_, 0]) = (self.way, self.packets.moved) {
+            let closed = Close::upstream(Cause::Truncated);
+            tell_failure(self.link, Some(self.route.at), &closed, cx);
+        }
         for (socket, _) in self.sockets.drain() {
             cx.unbind(socket);
         }
@@ -299,7 +309,11 @@ impl Session for Datagrams {
             close.cause,
             Cause::Denied(_) | Cause::Stopping | Cause::Finished
         );
-        match self.joining.take().filter(|_| !is_final) {
+        let joining = self.joining.take();
+        if joining.is_some() {
+            tell_failure(self.link, Some(self.route.at), &close, cx);
+        }
+        match joining.filter(|_| !is_final) {
             None => Err(close),
             Some(joining) => {
                 joining.abandon(cx);

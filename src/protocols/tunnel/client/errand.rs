@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use super::super::frames::drop_half;
 use super::super::wire::{Attach, Ticket, Uuid, Visitor};
-use super::{Route, Rules, Word};
+use super::{Route, Rules, Word, tell_failure};
 use crate::buffer::Ring;
 use crate::net::ConnKey;
 use crate::reactor::Handle;
@@ -100,8 +100,17 @@ impl Errand {
             Progress::Connected(conn) if self.stage == Stage::ToService => self.reached(conn, cx),
             Progress::Connected(conn) => self.attach(conn, cx),
             Progress::Failed(why) if self.stage == Stage::ToService => self.unreached(why, cx),
-            Progress::Failed(why) => Err(Close::upstream(why.into())),
+            Progress::Failed(why) => {
+                let close = Close::upstream(why.into());
+                self.tell_failure(&close, cx);
+                Err(close)
+            }
         }
+    }
+
+    fn tell_failure(&self, close: &Close, cx: &mut Cx<'_>) {
+        let at = self.visitor.map(|(route, _)| route.at);
+        tell_failure(self.link, at, close, cx);
     }
 
     /// The service is there.
@@ -198,6 +207,9 @@ impl Session for Errand {
             Event::Eof { .. } if self.stage == Stage::Waiting => return Err(Close::finished()),
             Event::Lost { conn, why } => {
                 let close = Close::upstream(Cause::Io("connection", why));
+                if self.stage == Stage::Waiting {
+                    self.tell_failure(&close, cx);
+                }
                 if self.stage == Stage::ToServer && Some(conn) == self.local {
                     let _ = self.unreached(Failure::from(why), cx);
                 }

@@ -7,6 +7,7 @@
 //!   Over: nothing is left to do, for good
 //! ```
 
+use std::collections::VecDeque;
 use std::fmt::Write;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -39,6 +40,8 @@ pub(super) struct Link {
     scratch: Vec<u8>,
     /// When it was last told that a service cannot be reached.
     warned: Option<Instant>,
+    /// The last visitors that were announced, and the services that they are for. Bound: [`RECENT`].
+    recent: VecDeque<(Uuid, usize)>,
     stopping: bool,
 }
 
@@ -64,6 +67,8 @@ struct Service {
     waits: bool,
     /// It has ended for good.
     is_over: bool,
+    /// When it was last told that a connection for its visitors has failed.
+    told: Option<Instant>,
 }
 
 impl Link {
@@ -78,6 +83,7 @@ impl Link {
             heard: None,
             scratch: Vec::new(),
             warned: None,
+            recent: VecDeque::new(),
             stopping: false,
         }
     }
@@ -284,6 +290,15 @@ impl Link {
             }
             Frame::Ping(number) => self.say(&Frame::Pong(number), cx),
             Frame::Drain { .. } => self.rules.tell(Told::Draining),
+            Frame::Closed {
+                uuid,
+                reason: Reason::Timeout,
+            } => {
+                let found = self.recent.iter().find(|(recent, _)| *recent == uuid);
+                if let Some(&(_, at)) = found {
+                    self.failed(Some(at), "none came to the server in time", cx);
+                }
+            }
             // A visitor that is gone before it was served: its errand finds that out by its ticket.
             Frame::Closed { .. } | Frame::Pong(_) | Frame::Expose(_) => {}
         }
@@ -400,6 +415,10 @@ impl Link {
         let Some(route) = self.rules.route(visit.service) else {
             return self.say(&closed(Reason::Withdrawn), cx);
         };
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((visit.uuid, route.at));
         let (rules, link) = (&self.rules, cx.handle);
         let session: Box<dyn Session> = match rules.services[route.at].udp {
             false => {
@@ -432,6 +451,25 @@ impl Link {
             self.warned = Some(cx.now);
             let name = self.rules.services[at].name.clone();
             self.rules.tell(Told::Unreachable { name, why });
+        }
+    }
+
+    /// A connection for a service's visitors, or for those of any in mode *direct*, has come to nothing.
+    fn failed(&mut self, at: Option<usize>, why: &str, cx: &Cx<'_>) {
+        let is_pooled = |at: &usize| {
+            let wish = &self.rules.services[*at];
+            !self.services[*at].is_over && !wish.udp && !wish.is_framed()
+        };
+        let Some(at) = at.or_else(|| (0..self.services.len()).find(is_pooled)) else {
+            return;
+        };
+        let service = &mut self.services[at];
+        let lately = |at: Instant| cx.now.saturating_duration_since(at) < BETWEEN_FAILURES;
+        if service.told.is_none_or(|at| !lately(at)) {
+            service.told = Some(cx.now);
+            let name = self.rules.services[at].name.clone();
+            let why = why.into();
+            self.rules.tell(Told::Failed { name, why });
         }
     }
 
@@ -488,11 +526,11 @@ impl Session for Link {
             Event::Stalled { .. } => self.lose("the server takes nothing", cx),
             Event::Timer { tag: LIFE } => self.expire(cx),
             Event::Timer { .. } => self.ask_again(cx),
-            Event::Mail { mail, .. } => {
-                if let Some(Word::Unserved { uuid, at, why }) = mail.open() {
-                    self.unserved(uuid, at, why, cx);
-                }
-            }
+            Event::Mail { mail, .. } => match mail.open() {
+                Some(Word::Unserved { uuid, at, why }) => self.unserved(uuid, at, why, cx),
+                Some(Word::Failed { at, why }) => self.failed(at, &why, cx),
+                _ => {}
+            },
             Event::Stopping => return self.stop(cx),
             ref other => {
                 if let Stage::Dialling(dialling) = &mut self.stage {
@@ -528,6 +566,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 /// Of one that is not let in and tries all the same: it changes seldom, and a wrong token costs the
 /// server.
 const PENANCE: Duration = Duration::from_secs(30);
+
+/// How seldom it is told of a service that its connections fail.
+const BETWEEN_FAILURES: Duration = Duration::from_secs(10);
+
+/// Visitors whose services are remembered.
+const RECENT: usize = 256;
 
 /// A rest, a handshake, the next ping.
 const LIFE: u8 = 0;

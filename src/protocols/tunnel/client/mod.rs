@@ -47,7 +47,10 @@ use self::link::Link;
 use super::config::{Expose, Exposure};
 use super::identity;
 use super::wire::{ClientId, Name, Refusal, Token};
-use crate::session::{Ground, Listen, Resident, Role, Seat, Service, Session};
+use crate::reactor::Handle;
+use crate::session::{
+    Cause, Close, Cx, Ground, Listen, Mail, Resident, Role, Seat, Service, Session,
+};
 use crate::upstream::{Target, Targets};
 
 /// What happens to a client, for people and for programs.
@@ -98,6 +101,13 @@ pub enum Event {
         name: Name,
         /// Why.
         why: &'static str,
+    },
+    /// A connection to the server for a service's visitors was refused, or closed before it was proved.
+    Failed {
+        /// The service.
+        name: Name,
+        /// Why.
+        why: Box<str>,
     },
     /// Nothing is left to do: every service has ended for good.
     Ended,
@@ -286,6 +296,9 @@ impl fmt::Display for Event {
             Self::Unreachable { name, why } => {
                 write!(f, "{name}: the inside service cannot be reached: {why}")
             }
+            Self::Failed { name, why } => {
+                write!(f, "{name}: a connection for its visitors has failed: {why}")
+            }
             Self::Ended => f.write_str("nothing is left to do"),
         }
     }
@@ -381,6 +394,17 @@ impl Rules {
     }
 }
 
+/// Tells a link why a connection for visitors has come to nothing, where that is news: a place that the
+/// server does not know any more is another control connection's.
+fn tell_failure(link: Handle, at: Option<usize>, close: &Close, cx: &mut Cx<'_>) {
+    let why = match close.cause {
+        Cause::Stopping | Cause::Finished | Cause::Denied("unknown place") => return,
+        Cause::Truncated => "the server has closed it".into(),
+        cause => cause.to_string().into(),
+    };
+    cx.post(link, Mail::new(Word::Failed { at, why }));
+}
+
 /// What the sessions of a client tell each other.
 enum Word {
     /// To the link: a visitor cannot be served.
@@ -389,6 +413,8 @@ enum Word {
         at: usize,
         why: &'static str,
     },
+    /// To the link: a connection for visitors of a service, or for the pool, has come to nothing.
+    Failed { at: Option<usize>, why: Box<str> },
     /// From the link: what was served so far may end, nothing new comes.
     End,
 }

@@ -10,7 +10,7 @@ use super::super::mux::{End, Mux, Shared};
 use super::super::wire::{Mark, Uuid, Visitor};
 use super::guest::{Guest, State};
 use super::joining::{Joined, Joining};
-use super::{Route, Rules, Word};
+use super::{Route, Rules, Word, tell_failure};
 use crate::buffer::Ring;
 use crate::net::ConnKey;
 use crate::reactor::Handle;
@@ -144,7 +144,11 @@ impl Session for Trunk {
             close.cause,
             Cause::Denied(_) | Cause::Stopping | Cause::Finished
         );
-        match self.joining.take().filter(|_| !is_final) {
+        let joining = self.joining.take();
+        if joining.is_some() {
+            tell_failure(self.link, Some(self.route.at), &close, cx);
+        }
+        match joining.filter(|_| !is_final) {
             None => Err(close),
             Some(joining) => {
                 joining.abandon(cx);
