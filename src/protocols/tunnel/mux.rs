@@ -175,8 +175,7 @@ impl Mux {
         self.guests.insert(uuid, guest);
     }
 
-    /// A guest's connection is there. With a pace, what has come leaves by [`Mux::pour`] only, and the
-    /// end behind it is the session's to pass on.
+    /// A guest's connection is there. With a pace, all leaves by [`Mux::pour`], and the end after it.
     pub(super) fn connect(
         &mut self,
         uuid: Uuid,
@@ -225,7 +224,6 @@ impl Mux {
         }
         if sent > 0 {
             guest.early.drain(..sent);
-            // One that is kept waiting here is not silent.
             guest.used = cx.now;
         }
         guest.waits = due.is_some();
@@ -494,8 +492,7 @@ impl Mux {
                 waits = guest.waits;
             }
         }
-        let left = left - count;
-        self.part = (left > 0).then_some((uuid, left));
+        self.part = (left > count).then_some((uuid, left - count));
         self.grant(uuid, cx);
         if !waits && self.pour(uuid, cx).is_some() {
             self.tell(uuid, News::Held, cx);

@@ -561,8 +561,8 @@ impl Client {
 
     /// Whether the server has closed both.
     pub fn have_frames_ended(&self) -> bool {
-        let frames = self.frames.into_iter().flatten();
-        frames.map(|peer| self.is_over(peer)).all(|over| over)
+        let mut frames = self.frames.into_iter().flatten();
+        frames.all(|peer| self.is_over(peer))
     }
 
     /// Whether the end of a visitor's stream has come.

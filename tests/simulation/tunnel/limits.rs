@@ -113,6 +113,8 @@ fn a_visitor_that_was_moved_is_limited_as_before() {
             client.flow(time);
             let moved = client.heard(data).len() - before;
             expect_rate(moved, time, &format!("up, {limits:?}"));
+            client.reset(visitor);
+            client.settle();
             client.finish();
         }
     });

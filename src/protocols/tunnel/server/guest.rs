@@ -120,7 +120,8 @@ impl Guest {
     /// The client's stream has ended; true when the visitor's has, too.
     fn pass_end(&mut self, over: bool, cx: &mut Cx<'_>) -> Result<(), Close> {
         if self.mux.borrow().is_held(self.uuid) {
-            self.owed = Some(over);
+            // What was told first may be heard last: both have ended, whichever says so.
+            self.owed = Some(over || self.owed == Some(true));
             return Ok(());
         }
         match &self.state {
