@@ -208,9 +208,10 @@ fn a_visitor_in_frames_is_listed_and_recorded_with_both_addresses() {
             visitor.finish().expect_end();
             program.stop();
             if records {
-                // The visitor and the control connection.
-                until("both are recorded", || {
-                    admin.metric("towpath_access_records_total", "") == 2.0
+                // The visitor, the control connection, and what serves the frames.
+                let count = if mode == "--mux" { 3.0 } else { 2.0 };
+                until("all are recorded", || {
+                    admin.metric("towpath_access_records_total", "") == count
                 });
                 let path = format!("{}{mode}", path.display());
                 let records = super::json_records(Path::new(&path));

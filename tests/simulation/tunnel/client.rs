@@ -1,5 +1,7 @@
 //! A client of the tunnel and its visitors, spoken by the public codecs and a book of its own.
 
+mod strangers;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,7 +20,7 @@ use towpath::store::{Limits, Store};
 
 use crate::house::Shape;
 use crate::row::Row;
-use crate::world::Random;
+use crate::world::{Random, World};
 
 /// The client, the server, and everybody who visits.
 pub struct Client {
@@ -158,11 +160,7 @@ impl Client {
         (core, id)
     }
 
-    fn with<T>(
-        &self,
-        peer: SocketAddr,
-        act: impl FnOnce(&mut crate::world::World, usize) -> T,
-    ) -> T {
+    fn with<T>(&self, peer: SocketAddr, act: impl FnOnce(&mut World, usize) -> T) -> T {
         let (core, id) = self.find(peer);
         act(&mut self.row.cores[core].world.borrow_mut(), id)
     }
@@ -278,28 +276,6 @@ impl Client {
         peer
     }
 
-    /// Somebody at an address of its own who does not know the token comes by that core; whether it is
-    /// told so at once, and its connection.
-    pub fn prove_wrongly(&mut self, core: usize) -> (bool, SocketAddr) {
-        let former = self.connect(core, None);
-        let peer = SocketAddr::from(([10, 8, 0, 2], 1_000 + self.last));
-        self.with(former, |world, id| world.sockets[id].peer = peer);
-        self.say(peer, &Claim::Control.kind().preamble());
-        self.settle();
-        let challenge: [u8; CHALLENGE] = self.unread(peer).try_into().unwrap();
-        let (token, claim) = (Token::new(b"another"), Claim::Control);
-        let mut bytes = Vec::new();
-        Answer::new(&token, &challenge, claim, CLIENT, [9; 32]).encode(&mut bytes);
-        self.say(peer, &bytes);
-        self.settle();
-        (self.is_told(peer), peer)
-    }
-
-    /// Whether it was answered what its proof is worth.
-    pub fn is_told(&self, peer: SocketAddr) -> bool {
-        self.heard(peer).len() == CHALLENGE + REPLY
-    }
-
     fn tell(&self, frame: &Control<'_>) {
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
@@ -358,15 +334,6 @@ impl Client {
     pub fn visit(&mut self, number: usize) -> SocketAddr {
         let core = number % self.row.cores.len();
         self.connect(core, Some(self.public()))
-    }
-
-    /// The same, from an address that it shares with all who come so.
-    pub fn visit_shared(&mut self) -> SocketAddr {
-        let core = usize::from(self.session.core());
-        let former = self.connect(core, Some(self.public()));
-        let peer = SocketAddr::from(([10, 8, 0, 1], 1_000 + self.last));
-        self.with(former, |world, id| world.sockets[id].peer = peer);
-        peer
     }
 
     /// A visitor comes by the core that has the service's port.
